@@ -1,0 +1,54 @@
+"""Attention, one variant at a time: the code behind the book.
+
+The same symbols stand for the same things in the package and in the book:
+
+symbol    in code              meaning
+------    -------              -------
+B         batch_size           sequences in the batch
+T         T                    new tokens of this call, which ask (queries)
+S         S                    tokens that may be asked: cached and new ones, S >= T
+H         n_heads              query heads
+H_kv      n_kv_heads           key/value heads; H_kv divides H
+G         G                    query heads that share one key/value head, G = H / H_kv
+D         head_dim             width of one head's query and key
+D_v       v_head_dim           width of one head's value; D unless said otherwise
+d_model   d_model              width of the residual stream
+d_c       kv_lora_rank         width of MLA's latent of keys and values
+d_c'      q_lora_rank          width of MLA's latent of queries
+d_h       qk_nope_head_dim     width of one MLA head's query and key without position
+d_h^R     qk_rope_head_dim     width of MLA's rotary query and key
+W         window               keys one query sees, its own included
+
+Tensors are (B, H, T, D), as in ``torch.nn.functional.scaled_dot_product_attention``. Masks are
+boolean, True = may attend. Sizes in bytes are integers; KiB, MiB and GiB are powers of two.
+"""
+
+from attnlib.cache import KVCache, LatentCache
+from attnlib.core import attention, fused_attention, merge_heads, split_heads
+from attnlib.gqa import GroupedQueryAttention
+from attnlib.masks import causal_mask
+from attnlib.mha import MultiHeadAttention
+from attnlib.mla import MultiHeadLatentAttention
+from attnlib.mqa import MultiQueryAttention
+from attnlib.rope import DynamicNtkScaling, NtkScaling, Rope, apply_rope, rope_angles
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "DynamicNtkScaling",
+    "GroupedQueryAttention",
+    "KVCache",
+    "LatentCache",
+    "MultiHeadAttention",
+    "MultiHeadLatentAttention",
+    "MultiQueryAttention",
+    "NtkScaling",
+    "Rope",
+    "apply_rope",
+    "attention",
+    "causal_mask",
+    "fused_attention",
+    "merge_heads",
+    "rope_angles",
+    "split_heads",
+]

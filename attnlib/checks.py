@@ -1,0 +1,193 @@
+"""Checks of what callers pass in: each names the argument, what was expected and what came."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def check_size(name: str, value: int, *, least: int = 1) -> int:
+    """Check that a size is an integer of at least ``least``.
+
+    Args:
+        name: the argument's name, for the message.
+        value: what came.
+        least: the smallest allowed value.
+
+    Returns:
+        ``value``, unchanged.
+
+    Raises:
+        ValueError: if ``value`` is not an integer, or is less than ``least``.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
+    return value
+
+
+def check_heads(d_model: int, n_heads: int, head_dim: int | None, *, rope: bool) -> int:
+    """Check the widths of a layer with heads, and settle the width of one head.
+
+    Args:
+        d_model: width of the residual stream.
+        n_heads: number of query heads.
+        head_dim: width of one head, or ``None`` for ``d_model // n_heads``.
+        rope: whether heads are rotated, which needs an even width.
+
+    Returns:
+        The width of one head.
+
+    Raises:
+        ValueError: if a size is below 1, if ``head_dim`` is left out and ``n_heads`` does not
+            divide ``d_model``, or if the width of a head is odd with ``rope``.
+    """
+    check_size("d_model", d_model)
+    check_size("n_heads", n_heads)
+    if head_dim is None and d_model % n_heads:
+        raise ValueError(
+            f"head_dim must be given where n_heads does not divide d_model,"
+            f" got d_model={d_model}, n_heads={n_heads}"
+        )
+    head_dim = check_size("head_dim", d_model // n_heads if head_dim is None else head_dim)
+    return check_even("head_dim", head_dim) if rope else head_dim
+
+
+def check_kv_heads(n_heads: int, n_kv_heads: int) -> int:
+    """Check that the query heads fall into equal groups, one for each key/value head.
+
+    Args:
+        n_heads: number of query heads.
+        n_kv_heads: number of key/value heads.
+
+    Returns:
+        ``n_kv_heads``, unchanged.
+
+    Raises:
+        ValueError: if a size is below 1, or ``n_kv_heads`` does not divide ``n_heads``.
+    """
+    check_size("n_heads", n_heads)
+    check_size("n_kv_heads", n_kv_heads)
+    if n_heads % n_kv_heads:
+        raise ValueError(
+            f"n_heads must be a multiple of n_kv_heads,"
+            f" got n_heads={n_heads}, n_kv_heads={n_kv_heads}"
+        )
+    return n_kv_heads
+
+
+def check_even(name: str, value: int) -> int:
+    """Check that a width can be split into rotation pairs.
+
+    Args:
+        name: the argument's name, for the message.
+        value: the width.
+
+    Returns:
+        ``value``, unchanged.
+
+    Raises:
+        ValueError: if ``value`` is not an even integer of at least 2.
+    """
+    check_size(name, value, least=2)
+    if value % 2:
+        raise ValueError(f"{name} must be even, since RoPE turns pairs of numbers, got {value}")
+    return value
+
+
+def check_hidden(x: Tensor, d_model: int, cache: object, cache_type: type, key_mask) -> None:
+    """Check everything a layer's ``forward`` is given, before anything is stored.
+
+    Args:
+        x: hidden states; must be ``(B, T, d_model)`` with T at least 1.
+        d_model: the layer's width.
+        cache: ``None``, or a ``cache_type``.
+        cache_type: the kind of cache that this layer fills.
+        key_mask: ``None``, or a boolean mask ``(B, S)``, S = cached + new tokens.
+
+    Raises:
+        ValueError: if the rank or width of ``x`` is wrong or it holds no token, if ``cache`` is
+            of another kind, or if ``key_mask`` is not boolean or not of shape ``(B, S)``.
+    """
+    if x.ndim != 3 or x.shape[-1] != d_model or x.shape[1] < 1:
+        raise ValueError(
+            f"x must have shape (B, T, d_model={d_model}) with T >= 1, got {tuple(x.shape)}"
+        )
+    if cache is not None and not isinstance(cache, cache_type):
+        raise ValueError(
+            f"cache must be a {cache_type.__name__} or None, got {type(cache).__name__}"
+        )
+    if key_mask is not None:
+        check_bool("key_mask", key_mask)
+        expected = (x.shape[0], x.shape[1] + (0 if cache is None else cache.length))
+        if key_mask.shape != expected:
+            raise ValueError(
+                f"key_mask must have shape (B, S) = {expected}, one entry for each cached and"
+                f" new token, got {tuple(key_mask.shape)}"
+            )
+
+
+def check_bool(name: str, mask: Tensor) -> Tensor:
+    """Check that a mask is boolean.
+
+    A float mask may be an additive one and a 0/1 mask may mean either, so both are refused.
+
+    Args:
+        name: the argument's name, for the message.
+        mask: the mask.
+
+    Returns:
+        ``mask``, unchanged.
+
+    Raises:
+        ValueError: if the dtype of ``mask`` is not ``torch.bool``.
+    """
+    if mask.dtype != torch.bool:
+        raise ValueError(
+            f"{name} must be boolean with True = may attend, got dtype {mask.dtype};"
+            f" a 0/1 mask becomes one with .bool()"
+        )
+    return mask
+
+
+def check_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> None:
+    """Check that queries, keys, values and mask fit together.
+
+    Args:
+        q: queries ``(B, H, T, D)``.
+        k: keys ``(B, H_kv, S, D)``.
+        v: values ``(B, H_kv, S, Dv)``.
+        mask: boolean, broadcastable to ``(B, H, T, S)``, or ``None``.
+
+    Raises:
+        ValueError: if a rank, width, head count, length, dtype or device does not fit.
+    """
+    for name, x in (("q", q), ("k", k), ("v", v)):
+        if x.ndim != 4:
+            raise ValueError(
+                f"{name} must have shape (B, heads, tokens, width), got {tuple(x.shape)}"
+            )
+        if x.dtype != q.dtype or x.device != q.device:
+            raise ValueError(
+                f"q, k and v must agree in dtype and device, got {q.dtype} on {q.device} for q"
+                f" and {x.dtype} on {x.device} for {name}"
+            )
+    B, H, T, D = q.shape
+    H_kv, S = k.shape[1:3]
+    if k.shape[0] != B or k.shape[3] != D:
+        raise ValueError(f"k must have shape (B={B}, H_kv, S, D={D}), got {tuple(k.shape)}")
+    if v.shape[:3] != k.shape[:3]:
+        raise ValueError(
+            f"v must have shape (B={B}, H_kv={H_kv}, S={S}, Dv), got {tuple(v.shape)}"
+        )
+    check_kv_heads(H, H_kv)
+    if mask is not None:
+        check_bool("mask", mask)
+        try:
+            fits = torch.broadcast_shapes(mask.shape, (B, H, T, S)) == (B, H, T, S)
+        except RuntimeError:
+            fits = False
+        if not fits:
+            raise ValueError(
+                f"mask must be broadcastable to (B, H, T, S) = {(B, H, T, S)},"
+                f" got {tuple(mask.shape)}"
+            )

@@ -1,0 +1,218 @@
+"""The attention core that every variant shares: written out, and through a fused kernel."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from attnlib.cache import KVCache, LatentCache
+from attnlib.checks import check_attention, check_size
+from attnlib.masks import causal_mask
+from attnlib.rope import Rope
+
+
+def attention(
+    q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, scale: float | None = None
+) -> tuple[Tensor, Tensor]:
+    """Scaled dot-product attention, written out: softmax(q k^T * scale) v.
+
+    Query head h reads key/value head h // G, where G = H // H_kv heads share one.
+    Self-attention passes q, k and v of one sequence; cross-attention takes k and v from
+    another.
+
+    Source: Vaswani et al. 2017, arXiv 1706.03762, equation 1.
+
+    Args:
+        q: queries, shape ``(B, H, T, D)``.
+        k: keys, shape ``(B, H_kv, S, D)``; H_kv divides H.
+        v: values, shape ``(B, H_kv, S, Dv)``.
+        mask: boolean, broadcastable to ``(B, H, T, S)``, True = may attend; ``None`` = all may.
+        scale: factor on the scores; ``None`` means 1 / sqrt(D).
+
+    Returns:
+        ``(out, weights)``: ``(B, H, T, Dv)`` and ``(B, H, T, S)``, both of q's dtype. Rows of
+        weights sum to 1. A query that may attend to no key gets zeros in both, never NaN.
+
+    Raises:
+        ValueError: if shapes, dtypes or devices do not fit together, or the mask is not
+            boolean.
+    """
+    check_attention(q, k, v, mask)
+    B, H, T, D = q.shape
+    H_kv, S = k.shape[1:3]
+    q = q.reshape(B, H_kv, H // H_kv, T, D) * (D**-0.5 if scale is None else scale)
+    scores = torch.einsum("bkgtd,bksd->bkgts", q, k).reshape(B, H, T, S)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)  # exp of it is 0
+    weights = scores.softmax(dim=-1)  # (B, H, T, S)
+    if mask is not None:
+        weights = weights.masked_fill(~mask, 0.0)  # also where a query sees no key at all
+    grouped = weights.reshape(B, H_kv, H // H_kv, T, S)
+    out = torch.einsum("bkgts,bksd->bkgtd", grouped, v)  # (B, H_kv, G, T, Dv)
+    return out.reshape(B, H, T, v.shape[-1]), weights
+
+
+def split_heads(x: Tensor, n_heads: int) -> Tensor:
+    """Cut the width into heads, then bring the heads in front of the tokens.
+
+    A ``view`` to ``(B, H, T, D)`` has the right shape and the wrong content: it cuts the token
+    axis, not the width.
+
+    Args:
+        x: shape ``(B, T, H * D)``.
+        n_heads: number of heads, H.
+
+    Returns:
+        A view of shape ``(B, H, T, D)``.
+
+    Raises:
+        ValueError: if ``n_heads`` is below 1 or does not divide the width of ``x``.
+    """
+    B, T, width = x.shape
+    if width % check_size("n_heads", n_heads):
+        raise ValueError(
+            f"n_heads must divide the width of x, got n_heads={n_heads}, width={width}"
+        )
+    return x.view(B, T, n_heads, width // n_heads).transpose(1, 2)  # (B, H, T, D)
+
+
+def merge_heads(x: Tensor) -> Tensor:
+    """Put the heads of each token side by side again; undoes :func:`split_heads`.
+
+    Args:
+        x: shape ``(B, H, T, D)``.
+
+    Returns:
+        Shape ``(B, T, H * D)``.
+    """
+    return x.transpose(1, 2).flatten(2)  # (B, T, H * D)
+
+
+def rotate_new(
+    rope: Rope | None, cache: KVCache | LatentCache | None, *tensors: Tensor
+) -> tuple[Tensor, ...]:
+    """Rotate the queries and keys of new tokens, which stand behind the cached ones.
+
+    With a cache, scaling that depends on the length goes by the cache's capacity: stored keys
+    cannot be turned again, so all of them must be turned with the same base.
+
+    Args:
+        rope: how to rotate; ``None`` leaves the tensors as they are.
+        cache: what came before, or ``None``.
+        tensors: each ``(B, heads, T, D)``.
+
+    Returns:
+        The rotated tensors.
+    """
+    if rope is None:
+        return tensors
+    if cache is None:
+        return rope.rotate(*tensors, start=0, length=tensors[0].shape[-2])
+    return rope.rotate(*tensors, start=cache.length, length=cache.capacity)
+
+
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    causal: bool = True,
+    key_mask: Tensor | None = None,
+    scale: float | None = None,
+    return_weights: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    """Let the T newest tokens attend to all S tokens, by the leanest way that gives the answer.
+
+    Args:
+        q: queries of the newest tokens, shape ``(B, H, T, D)``.
+        k: keys of all tokens, shape ``(B, H_kv, S, D)``; H_kv divides H.
+        v: values of all tokens, shape ``(B, H_kv, S, Dv)``.
+        causal: whether a token may see only itself and earlier ones.
+        key_mask: boolean, shape ``(B, S)``; False hides a key (padding) from every query.
+        scale: factor on the scores; ``None`` means 1 / sqrt(D).
+        return_weights: whether to build and return the matrix of weights.
+
+    Returns:
+        ``(out, weights)``: ``(B, H, T, Dv)``, and ``(B, H, T, S)`` or ``None``.
+    """
+    T, S = q.shape[2], k.shape[2]
+    if causal and T == S and key_mask is None and not return_weights:
+        return fused_attention(q, k, v, causal=True, scale=scale), None  # no mask in memory
+    mask = None
+    if causal and T > 1:
+        positions = torch.arange(S, device=q.device)
+        mask = causal_mask(positions[S - T :], positions)  # (T, S)
+    if key_mask is not None:
+        real = key_mask[:, None, None, :]  # (B, 1, 1, S)
+        mask = real if mask is None else mask & real  # (B, 1, 1 or T, S)
+    if return_weights:
+        return attention(q, k, v, mask=mask, scale=scale)
+    return fused_attention(q, k, v, mask=mask, scale=scale), None
+
+
+def fused_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    mask: Tensor | None = None,
+    causal: bool = False,
+    scale: float | None = None,
+) -> Tensor:
+    """The output of :func:`attention` from a fused kernel; K and V are never repeated.
+
+    One query a head (decode): the G queries of a group become G rows of one matrix, so a key
+    is read once for all of them. Many queries (prefill): the key/value heads join the batch,
+    and a group's heads look at one K and V through an axis of stride 0.
+
+    Source: grouping as in Ainslie et al. 2023, arXiv 2305.13245, section 2.2.
+
+    Args:
+        q: queries, shape ``(B, H, T, D)``.
+        k: keys, shape ``(B, H_kv, S, D)``; H_kv divides H.
+        v: values, shape ``(B, H_kv, S, Dv)``.
+        mask: boolean, broadcastable to ``(B, 1, T, S)``, True = may attend, or ``None``.
+        causal: whether query t sees keys up to t; needs T = S and no mask.
+        scale: factor on the scores; ``None`` means 1 / sqrt(D).
+
+    Returns:
+        Shape ``(B, H, T, Dv)``, of q's dtype. A query that may attend to no key gets zeros.
+    """
+    B, H, T, D = q.shape
+    H_kv, S, Dv = v.shape[1:]
+    G = H // H_kv
+    q, k, v = (widen(x, max(D, Dv)) for x in (q, k, v))  # the CPU's kernel wants equal widths
+    seen = None
+    if mask is not None:
+        seen = mask.any(dim=-1, keepdim=True)  # (.., T, 1), False where a query sees no key
+        mask = mask | ~seen  # no row is empty, so no kernel divides 0 by 0
+    if T == 1:
+        q = q.reshape(B, H_kv, G, -1)  # decode: a group's queries are rows of one matrix
+    elif G > 1:
+        q = q.reshape(B * H_kv, G, T, -1)  # prefill: each group is a small attention ...
+        k, v = (
+            x.flatten(0, 1)[:, None].expand(-1, G, -1, -1) for x in (k, v)
+        )  # ... on one K, V
+        if mask is not None and mask.ndim == 4:
+            mask = mask.expand(B, H_kv, -1, S).flatten(0, 1)[
+                :, None
+            ]  # (B * H_kv, 1, T or 1, S)
+    out = F.scaled_dot_product_attention(
+        q, k, v, attn_mask=mask, is_causal=causal, scale=D**-0.5 if scale is None else scale
+    )
+    out = out.reshape(B, H, T, -1)[..., :Dv]  # (B, H, T, Dv)
+    return out if seen is None else out.masked_fill(~seen, 0.0)
+
+
+def widen(x: Tensor, width: int) -> Tensor:
+    """Fill the last axis up to a width with zeros, which change no score.
+
+    Args:
+        x: shape ``(..., w)``.
+        width: at least w.
+
+    Returns:
+        Shape ``(..., width)``; x itself if it is that wide.
+    """
+    return x if x.shape[-1] == width else F.pad(x, (0, width - x.shape[-1]))

@@ -1,0 +1,58 @@
+"""Masks: which keys a query may attend to, from positions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from attnlib.checks import check_size
+
+
+def causal_mask(
+    q_positions: Tensor, k_positions: Tensor, *, window: int | None = None
+) -> Tensor:
+    """Which keys each query may attend to, from absolute positions.
+
+    Source: Vaswani et al. 2017, arXiv 1706.03762, section 3.2.3. ``window`` counts keys, the
+    query's own included.
+
+    Args:
+        q_positions: query positions, shape ``(T,)``, int64, in tokens.
+        k_positions: key positions, shape ``(S,)``, int64, in tokens; any order.
+        window: keys each query may see; ``None`` means all earlier ones.
+
+    Returns:
+        Boolean mask, shape ``(T, S)``; True means the query may attend to the key.
+
+    Raises:
+        ValueError: if the positions are not one-dimensional integers, or ``window`` is less
+            than 1.
+    """
+    check_positions("q_positions", q_positions)
+    check_positions("k_positions", k_positions)
+    distance = q_positions[:, None] - k_positions[None, :]  # (T, S), how far back the key lies
+    mask = distance >= 0  # (T, S)
+    if window is not None:
+        mask = mask & (distance < check_size("window", window))  # (T, S)
+    return mask
+
+
+def check_positions(name: str, positions: Tensor) -> Tensor:
+    """Check that positions are a one-dimensional integer tensor.
+
+    Args:
+        name: the argument's name, for the message.
+        positions: positions in tokens.
+
+    Returns:
+        ``positions``, unchanged.
+
+    Raises:
+        ValueError: if the rank is not 1 or the dtype is not an integer one.
+    """
+    if positions.ndim != 1 or positions.dtype not in (torch.int64, torch.int32):
+        raise ValueError(
+            f"{name} must be a one-dimensional integer tensor,"
+            f" got shape {tuple(positions.shape)} and dtype {positions.dtype}"
+        )
+    return positions
