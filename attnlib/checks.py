@@ -155,7 +155,7 @@ def check_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Non
     Args:
         q: queries ``(B, H, T, D)``.
         k: keys ``(B, H_kv, S, D)``.
-        v: values ``(B, H_kv, S, Dv)``.
+        v: values ``(B, H_kv, S, D_v)``.
         mask: boolean, broadcastable to ``(B, H, T, S)``, or ``None``.
 
     Raises:
@@ -177,7 +177,7 @@ def check_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Non
         raise ValueError(f"k must have shape (B={B}, H_kv, S, D={D}), got {tuple(k.shape)}")
     if v.shape[:3] != k.shape[:3]:
         raise ValueError(
-            f"v must have shape (B={B}, H_kv={H_kv}, S={S}, Dv), got {tuple(v.shape)}"
+            f"v must have shape (B={B}, H_kv={H_kv}, S={S}, D_v), got {tuple(v.shape)}"
         )
     check_kv_heads(H, H_kv)
     if mask is not None:

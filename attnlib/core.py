@@ -26,12 +26,12 @@ def attention(
     Args:
         q: queries, shape ``(B, H, T, D)``.
         k: keys, shape ``(B, H_kv, S, D)``; H_kv divides H.
-        v: values, shape ``(B, H_kv, S, Dv)``.
+        v: values, shape ``(B, H_kv, S, D_v)``.
         mask: boolean, broadcastable to ``(B, H, T, S)``, True = may attend; ``None`` = all may.
         scale: factor on the scores; ``None`` means 1 / sqrt(D).
 
     Returns:
-        ``(out, weights)``: ``(B, H, T, Dv)`` and ``(B, H, T, S)``, both of q's dtype. Rows of
+        ``(out, weights)``: ``(B, H, T, D_v)`` and ``(B, H, T, S)``, both of q's dtype. Rows of
         weights sum to 1. A query that may attend to no key gets zeros in both, never NaN.
 
     Raises:
@@ -49,7 +49,7 @@ def attention(
     if mask is not None:
         weights = weights.masked_fill(~mask, 0.0)  # also where a query sees no key at all
     grouped = weights.reshape(B, H_kv, H // H_kv, T, S)
-    out = torch.einsum("bkgts,bksd->bkgtd", grouped, v)  # (B, H_kv, G, T, Dv)
+    out = torch.einsum("bkgts,bksd->bkgtd", grouped, v)  # (B, H_kv, G, T, D_v)
     return out.reshape(B, H, T, v.shape[-1]), weights
 
 
@@ -127,14 +127,14 @@ def attend(
     Args:
         q: queries of the newest tokens, shape ``(B, H, T, D)``.
         k: keys of all tokens, shape ``(B, H_kv, S, D)``; H_kv divides H.
-        v: values of all tokens, shape ``(B, H_kv, S, Dv)``.
+        v: values of all tokens, shape ``(B, H_kv, S, D_v)``.
         causal: whether a token may see only itself and earlier ones.
         key_mask: boolean, shape ``(B, S)``; False hides a key (padding) from every query.
         scale: factor on the scores; ``None`` means 1 / sqrt(D).
         return_weights: whether to build and return the matrix of weights.
 
     Returns:
-        ``(out, weights)``: ``(B, H, T, Dv)``, and ``(B, H, T, S)`` or ``None``.
+        ``(out, weights)``: ``(B, H, T, D_v)``, and ``(B, H, T, S)`` or ``None``.
     """
     T, S = q.shape[2], k.shape[2]
     if causal and T == S and key_mask is None and not return_weights:
@@ -171,18 +171,18 @@ def fused_attention(
     Args:
         q: queries, shape ``(B, H, T, D)``.
         k: keys, shape ``(B, H_kv, S, D)``; H_kv divides H.
-        v: values, shape ``(B, H_kv, S, Dv)``.
+        v: values, shape ``(B, H_kv, S, D_v)``.
         mask: boolean, broadcastable to ``(B, 1, T, S)``, True = may attend, or ``None``.
         causal: whether query t sees keys up to t; needs T = S and no mask.
         scale: factor on the scores; ``None`` means 1 / sqrt(D).
 
     Returns:
-        Shape ``(B, H, T, Dv)``, of q's dtype. A query that may attend to no key gets zeros.
+        Shape ``(B, H, T, D_v)``, of q's dtype. A query that may attend to no key gets zeros.
     """
     B, H, T, D = q.shape
-    H_kv, S, Dv = v.shape[1:]
+    H_kv, S, D_v = v.shape[1:]
     G = H // H_kv
-    q, k, v = (widen(x, max(D, Dv)) for x in (q, k, v))  # the CPU's kernel wants equal widths
+    q, k, v = (widen(x, max(D, D_v)) for x in (q, k, v))  # the CPU's kernel wants equal widths
     seen = None
     if mask is not None:
         seen = mask.any(dim=-1, keepdim=True)  # (.., T, 1), False where a query sees no key
@@ -201,7 +201,7 @@ def fused_attention(
     out = F.scaled_dot_product_attention(
         q, k, v, attn_mask=mask, is_causal=causal, scale=D**-0.5 if scale is None else scale
     )
-    out = out.reshape(B, H, T, -1)[..., :Dv]  # (B, H, T, Dv)
+    out = out.reshape(B, H, T, -1)[..., :D_v]  # (B, H, T, D_v)
     return out if seen is None else out.masked_fill(~seen, 0.0)
 
 
