@@ -191,3 +191,24 @@ def check_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Non
                 f"mask must be broadcastable to (B, H, T, S) = {(B, H, T, S)},"
                 f" got {tuple(mask.shape)}"
             )
+
+
+def check_positions(name: str, positions: Tensor) -> Tensor:
+    """Check that positions are a one-dimensional integer tensor.
+
+    Args:
+        name: the argument's name, for the message.
+        positions: positions in tokens.
+
+    Returns:
+        ``positions``, unchanged.
+
+    Raises:
+        ValueError: if the rank is not 1 or the dtype is not an integer one.
+    """
+    if positions.ndim != 1 or positions.dtype not in (torch.int64, torch.int32):
+        raise ValueError(
+            f"{name} must be a one-dimensional integer tensor,"
+            f" got shape {tuple(positions.shape)} and dtype {positions.dtype}"
+        )
+    return positions

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from attnlib.checks import check_size
+from attnlib.checks import check_positions, check_size
 
 
 def causal_mask(
@@ -35,24 +34,3 @@ def causal_mask(
     if window is not None:
         mask = mask & (distance < check_size("window", window))  # (T, S)
     return mask
-
-
-def check_positions(name: str, positions: Tensor) -> Tensor:
-    """Check that positions are a one-dimensional integer tensor.
-
-    Args:
-        name: the argument's name, for the message.
-        positions: positions in tokens.
-
-    Returns:
-        ``positions``, unchanged.
-
-    Raises:
-        ValueError: if the rank is not 1 or the dtype is not an integer one.
-    """
-    if positions.ndim != 1 or positions.dtype not in (torch.int64, torch.int32):
-        raise ValueError(
-            f"{name} must be a one-dimensional integer tensor,"
-            f" got shape {tuple(positions.shape)} and dtype {positions.dtype}"
-        )
-    return positions

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attnlib.checks import check_even, check_size
-from attnlib.masks import check_positions
+from attnlib.checks import check_even, check_positions, check_size
 
 
 @dataclass(frozen=True)

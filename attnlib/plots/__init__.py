@@ -1,0 +1,26 @@
+"""Pictures of the book: one look, drawn from the numbers that a chapter computed.
+
+Importing this package loads matplotlib; ``import attnlib`` does not.
+"""
+
+from attnlib.plots.basics import mask_tables, soft_lookup, training_and_inference
+from attnlib.plots.heatmaps import draw_weights, heatmap, heatmaps
+from attnlib.plots.look import LINES, MARKERS, ROLES, VARIANTS, arrow, blank, box, styled, tint
+
+__all__ = [
+    "LINES",
+    "MARKERS",
+    "ROLES",
+    "VARIANTS",
+    "arrow",
+    "blank",
+    "box",
+    "draw_weights",
+    "heatmap",
+    "heatmaps",
+    "mask_tables",
+    "soft_lookup",
+    "styled",
+    "tint",
+    "training_and_inference",
+]
