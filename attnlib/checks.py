@@ -117,7 +117,7 @@ def check_hidden(x: Tensor, d_model: int, cache: object, cache_type: type, key_m
             f"cache must be a {cache_type.__name__} or None, got {type(cache).__name__}"
         )
     if key_mask is not None:
-        check_bool("key_mask", key_mask)
+        check_bool("key_mask", key_mask, x.device)
         expected = (x.shape[0], x.shape[1] + (0 if cache is None else cache.length))
         if key_mask.shape != expected:
             raise ValueError(
@@ -126,26 +126,29 @@ def check_hidden(x: Tensor, d_model: int, cache: object, cache_type: type, key_m
             )
 
 
-def check_bool(name: str, mask: Tensor) -> Tensor:
-    """Check that a mask is boolean.
+def check_bool(name: str, mask: Tensor, device: torch.device) -> Tensor:
+    """Check that a mask is boolean and lies beside what it masks.
 
     A float mask may be an additive one and a 0/1 mask may mean either, so both are refused.
 
     Args:
         name: the argument's name, for the message.
         mask: the mask.
+        device: where it must be.
 
     Returns:
         ``mask``, unchanged.
 
     Raises:
-        ValueError: if the dtype of ``mask`` is not ``torch.bool``.
+        ValueError: if ``mask`` is not of dtype ``torch.bool``, or on another device.
     """
     if mask.dtype != torch.bool:
         raise ValueError(
             f"{name} must be boolean with True = may attend, got dtype {mask.dtype};"
             f" a 0/1 mask becomes one with .bool()"
         )
+    if mask.device != device:
+        raise ValueError(f"{name} must be on {device}, got {mask.device}")
     return mask
 
 
@@ -181,7 +184,7 @@ def check_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Non
         )
     check_kv_heads(H, H_kv)
     if mask is not None:
-        check_bool("mask", mask)
+        check_bool("mask", mask, q.device)
         try:
             fits = torch.broadcast_shapes(mask.shape, (B, H, T, S)) == (B, H, T, S)
         except RuntimeError:

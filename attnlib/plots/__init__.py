@@ -4,6 +4,7 @@ Importing this package loads matplotlib; ``import attnlib`` does not.
 """
 
 from attnlib.plots.basics import mask_tables, soft_lookup, training_and_inference
+from attnlib.plots.caches import cache_growth, decode_reads, growing_cache
 from attnlib.plots.heatmaps import draw_weights, heatmap, heatmaps
 from attnlib.plots.look import LINES, MARKERS, ROLES, VARIANTS, arrow, blank, box, styled, tint
 
@@ -15,7 +16,10 @@ __all__ = [
     "arrow",
     "blank",
     "box",
+    "cache_growth",
+    "decode_reads",
     "draw_weights",
+    "growing_cache",
     "heatmap",
     "heatmaps",
     "mask_tables",
