@@ -116,11 +116,11 @@ class MultiHeadLatentAttention(nn.Module):
         return LatentCache(batch_size, capacity, *widths, **like)
 
 
-def check_latent_sizes(layer: MultiHeadLatentAttention, d_model: int) -> None:
+def check_latent_sizes(layer: nn.Module, d_model: int) -> None:
     """Check the sizes of a layer under construction.
 
     Args:
-        layer: with its sizes set.
+        layer: a :class:`MultiHeadLatentAttention` with its sizes set.
         d_model: width of the residual stream.
 
     Raises:
@@ -135,14 +135,14 @@ def check_latent_sizes(layer: MultiHeadLatentAttention, d_model: int) -> None:
 
 
 def project_to_latent(
-    layer: MultiHeadLatentAttention, x: Tensor, cache: LatentCache | None
+    layer: nn.Module, x: Tensor, cache: LatentCache | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Queries in two parts, and the rows to cache, of new tokens.
 
     Source: DeepSeek-V2, arXiv 2405.04434, equations 9, 12, 14 and 15.
 
     Args:
-        layer: whose projections are used.
+        layer: a :class:`MultiHeadLatentAttention`, whose projections are used.
         x: hidden states, shape ``(B, T, d_model)``.
         cache: what came before, for the positions.
 
@@ -159,9 +159,8 @@ def project_to_latent(
     q_nope, q_rope = q.split([layer.qk_nope_head_dim, layer.qk_rope_head_dim], dim=-1)
     latent_and_key = layer.kv_a_proj_with_mqa(x)  # (B, T, d_c + d_h^R)
     latent, k_rope = latent_and_key.split([layer.kv_lora_rank, layer.qk_rope_head_dim], dim=-1)
-    q_rope, k_rope = rotate_new(
-        layer.rope, cache, q_rope, k_rope[:, None]
-    )  # one key, all heads
+    k_rope = k_rope[:, None]  # (B, 1, T, d_h^R), one key for all heads
+    q_rope, k_rope = rotate_new(layer.rope, cache, q_rope, k_rope)
     entries = torch.cat([layer.kv_a_layernorm(latent), k_rope[:, 0]], dim=-1)
     return q_nope, q_rope, entries  # (B, H, T, nope), (B, H, T, rope), (B, T, d_c + d_h^R)
 
@@ -216,16 +215,17 @@ def attend_absorbed(
     """
     H, n, d_c = q_nope.shape[1], q_nope.shape[3], weight.shape[1]
     w_uk, w_uv = weight.view(H, -1, d_c).tensor_split([n], dim=1)  # (H, nope, d_c), (H, v, d_c)
-    q_latent = q_nope @ w_uk  # (B, H, T, d_c)
+    q_latent = torch.einsum("bhtn,hnc->bhtc", q_nope, w_uk)  # (B, H, T, d_c)
     q = torch.cat([q_latent, q_rope], dim=-1)  # (B, H, T, d_c + d_h^R)
     kv = entries[:, None]  # (B, 1, S, d_c + d_h^R), one key/value head
     scale = (n + q_rope.shape[-1]) ** -0.5  # of the head's own width, not of the latent's
     out, weights = attend(q, kv, kv, scale=scale, **options)  # values: rows, cut to the latent
-    return out[..., :d_c] @ w_uv.transpose(1, 2), weights  # (B, H, T, v)
+    out = torch.einsum("bhtc,hvc->bhtv", out[..., :d_c], w_uv)  # (B, H, T, v)
+    return out, weights
 
 
 def choose_form(
-    layer: MultiHeadLatentAttention, absorb: bool | None, T: int, S: int
+    layer: nn.Module, absorb: bool | None, T: int, S: int
 ) -> Callable[..., tuple[Tensor, Tensor | None]]:
     """The form to attend in: as asked for, or the one that needs fewer FLOPs.
 
@@ -233,7 +233,7 @@ def choose_form(
     queries into the latent space, attending there, and carrying T results back.
 
     Args:
-        layer: whose sizes count.
+        layer: a :class:`MultiHeadLatentAttention`, whose sizes count.
         absorb: True or False to insist on a form, ``None`` to choose by cost.
         T: new tokens.
         S: cached and new tokens.

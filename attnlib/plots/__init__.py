@@ -6,7 +6,9 @@ Importing this package loads matplotlib; ``import attnlib`` does not.
 from attnlib.plots.basics import mask_tables, soft_lookup, training_and_inference
 from attnlib.plots.caches import cache_growth, decode_reads, growing_cache
 from attnlib.plots.heatmaps import draw_weights, heatmap, heatmaps
+from attnlib.plots.latent import latent_forms
 from attnlib.plots.look import LINES, MARKERS, ROLES, VARIANTS, arrow, blank, box, styled, tint
+from attnlib.plots.scaling import saturation, score_spread, softmax_gradients, temperatures
 
 __all__ = [
     "LINES",
@@ -22,9 +24,14 @@ __all__ = [
     "growing_cache",
     "heatmap",
     "heatmaps",
+    "latent_forms",
     "mask_tables",
+    "saturation",
+    "score_spread",
     "soft_lookup",
+    "softmax_gradients",
     "styled",
+    "temperatures",
     "tint",
     "training_and_inference",
 ]
