@@ -7,25 +7,48 @@ from attnlib.plots.basics import mask_tables, soft_lookup, training_and_inferenc
 from attnlib.plots.caches import cache_growth, decode_reads, growing_cache
 from attnlib.plots.heatmaps import draw_weights, heatmap, heatmaps
 from attnlib.plots.latent import latent_forms
-from attnlib.plots.look import LINES, MARKERS, ROLES, VARIANTS, arrow, blank, box, styled, tint
+from attnlib.plots.look import (
+    LINES,
+    MARKERS,
+    ROLES,
+    STYLE,
+    VARIANTS,
+    arrow,
+    blank,
+    box,
+    styled,
+    tint,
+)
+from attnlib.plots.overview import variants
 from attnlib.plots.scaling import saturation, score_spread, softmax_gradients, temperatures
+from attnlib.plots.sharing import (
+    cache_over_kv_heads,
+    folded_queries,
+    head_sharing,
+    recovery,
+)
 
 __all__ = [
     "LINES",
     "MARKERS",
     "ROLES",
+    "STYLE",
     "VARIANTS",
     "arrow",
     "blank",
     "box",
     "cache_growth",
+    "cache_over_kv_heads",
     "decode_reads",
     "draw_weights",
+    "folded_queries",
     "growing_cache",
+    "head_sharing",
     "heatmap",
     "heatmaps",
     "latent_forms",
     "mask_tables",
+    "recovery",
     "saturation",
     "score_spread",
     "soft_lookup",
@@ -34,4 +57,5 @@ __all__ = [
     "temperatures",
     "tint",
     "training_and_inference",
+    "variants",
 ]

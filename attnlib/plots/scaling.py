@@ -84,8 +84,8 @@ def saturation(widths: Sequence[int], largest, keys_in_use, n_keys: int) -> Figu
 
     Args:
         widths: the widths D, N of them.
-        largest: shape ``(2, N)``, mean largest weight, without and with scale.
-        keys_in_use: shape ``(2, N)``, mean number of keys in use, without and with scale.
+        largest: shape ``(2, N)``, mean largest weight, with and without scale.
+        keys_in_use: shape ``(2, N)``, mean number of keys in use, with and without scale.
         n_keys: keys that each query sees, S.
 
     Returns:
@@ -93,7 +93,7 @@ def saturation(widths: Sequence[int], largest, keys_in_use, n_keys: int) -> Figu
     """
     fig, (left, right) = plt.subplots(1, 2, figsize=(6.4, 3.2))
     for ax, values in ((left, largest), (right, keys_in_use)):
-        for looks, line in zip((UNSCALED, SCALED), values, strict=True):
+        for looks, line in zip((SCALED, UNSCALED), values, strict=True):
             ax.plot(widths, line, **looks)
         width_axis(ax, widths)
     left.set(ylabel="largest weight, mean", ylim=(0, 1.05))
@@ -113,7 +113,7 @@ def softmax_gradients(widths: Sequence[int], jacobian, to_query) -> Figure:
 
     Args:
         widths: the widths D, N of them.
-        jacobian: shape ``(2, 2, N)``: without and with scale, mean and median of the norm of
+        jacobian: shape ``(2, 2, N)``: with and without scale, mean and median of the norm of
             the softmax's Jacobian.
         to_query: the same for the derivative with respect to the query.
 
@@ -123,7 +123,7 @@ def softmax_gradients(widths: Sequence[int], jacobian, to_query) -> Figure:
     fig, axes = plt.subplots(1, 2, figsize=(6.4, 3.6))
     titles = ["weights by scores", "weights by query"]
     for ax, values, title in zip(axes, (jacobian, to_query), titles, strict=True):
-        for looks, (mean, median) in zip((UNSCALED, SCALED), values, strict=True):
+        for looks, (mean, median) in zip((SCALED, UNSCALED), values, strict=True):
             plain = {key: value for key, value in looks.items() if key != "linestyle"}
             ax.plot(widths, mean, **plain, ls="-")
             ax.plot(widths, median, **plain, ls=":", markerfacecolor="#fcfcfa")
