@@ -107,10 +107,8 @@ class LatentCache:
         check_size("capacity", capacity)
         check_size("kv_lora_rank", kv_lora_rank)
         check_size("qk_rope_head_dim", qk_rope_head_dim)
-        shape = (batch_size, capacity, kv_lora_rank + qk_rope_head_dim)
-        self._entries = torch.zeros(
-            shape, dtype=dtype, device=device
-        )  # (B, capacity, d_c + d_h^R)
+        shape = (batch_size, capacity, kv_lora_rank + qk_rope_head_dim)  # a row is one token
+        self._entries = torch.zeros(shape, dtype=dtype, device=device)
         self.capacity, self.length = capacity, 0
 
     def update(self, entries: Tensor) -> Tensor:

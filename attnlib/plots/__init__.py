@@ -5,6 +5,7 @@ Importing this package loads matplotlib; ``import attnlib`` does not.
 
 from attnlib.plots.basics import mask_tables, soft_lookup, training_and_inference
 from attnlib.plots.caches import cache_growth, decode_reads, growing_cache
+from attnlib.plots.heads import by_head, split_and_merge, two_heads, where_numbers_land
 from attnlib.plots.heatmaps import draw_weights, heatmap, heatmaps
 from attnlib.plots.latent import latent_forms
 from attnlib.plots.look import (
@@ -20,6 +21,13 @@ from attnlib.plots.look import (
     tint,
 )
 from attnlib.plots.overview import variants
+from attnlib.plots.rotation import (
+    angles_beyond,
+    kept_speed,
+    pairings,
+    turned_arrows,
+    wavelengths,
+)
 from attnlib.plots.scaling import saturation, score_spread, softmax_gradients, temperatures
 from attnlib.plots.sharing import (
     cache_over_kv_heads,
@@ -34,9 +42,11 @@ __all__ = [
     "ROLES",
     "STYLE",
     "VARIANTS",
+    "angles_beyond",
     "arrow",
     "blank",
     "box",
+    "by_head",
     "cache_growth",
     "cache_over_kv_heads",
     "decode_reads",
@@ -46,16 +56,23 @@ __all__ = [
     "head_sharing",
     "heatmap",
     "heatmaps",
+    "kept_speed",
     "latent_forms",
     "mask_tables",
+    "pairings",
     "recovery",
     "saturation",
     "score_spread",
     "soft_lookup",
     "softmax_gradients",
+    "split_and_merge",
     "styled",
     "temperatures",
     "tint",
     "training_and_inference",
+    "turned_arrows",
+    "two_heads",
     "variants",
+    "wavelengths",
+    "where_numbers_land",
 ]

@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
+from attnlib.plots.heatmaps import draw_weights
 from attnlib.plots.look import (
     BLUE,
     GREEN,
@@ -46,7 +47,7 @@ def split_and_merge(d_model: int, n_heads: int, head_dim: int) -> Figure:
         x = left + h * step
         box(ax, x + 0.06, 2.75, step - 0.12, 8.2, GREY, strength=0.1, linewidth=0)
         ax.text(x + step / 2, 10.55, f"head {h}", ha="center", va="center", fontsize=11)
-    box(ax, 0.2, 6.85, 0.9, 3.3, INK, f"x\n\n{d_model}", strength=0.1, size=11)
+    box(ax, 0.2, 6.85, 0.9, 3.3, INK, f"x\n{d_model}", strength=0.1, size=11)
     for role, y in (("q", 9.3), ("k", 8.1), ("v", 6.9)):
         arrow(ax, (1.1, y + 0.4), (left, y + 0.4), ROLES[role])
         ax.text(2.25, y + 0.72, f"$W_{role.upper()}$", ha="center", va="center", fontsize=12)
@@ -90,8 +91,8 @@ def where_numbers_land(flat, right, wrong) -> Figure:
     """
     flat, right, wrong = (np.asarray(x, dtype=int) for x in (flat, right, wrong))
     H, T, D = right.shape
-    fig, ax = plt.subplots(figsize=(6.4, 4.4))
-    blank(ax, 14.2, 2 * T + 2.2)
+    fig, ax = plt.subplots(figsize=(6.2, 4.75))
+    blank(ax, 13.2, 2 * T + 2.2)
     center = T + 0.5
 
     def grid(values, x, y):
@@ -167,21 +168,15 @@ def two_heads(weights, names: Sequence[str], tokens: Sequence[str], back: int) -
         The figure.
     """
     T = len(tokens)
-    fig, axes = plt.subplots(1, 2, figsize=(6.6, 3.95))
+    fig, axes = plt.subplots(1, 2, figsize=(6.6, 3.8))
     for ax, matrix, name, distance in zip(axes, weights, names, (1, back), strict=True):
-        matrix = np.asarray(matrix)
-        hidden = np.triu(np.ones((T, T), bool), k=1)
-        ax.imshow(np.ma.masked_where(hidden, matrix), vmin=0, vmax=1, cmap="Blues")
-        first = distance if distance == 1 else distance + 1
+        causal = np.tril(np.ones((T, T), bool))
+        draw_weights(ax, matrix, tokens, mask=causal, numbers=False)
+        first = distance if distance == 1 else distance + 1  # when the pattern has come back
         for row in range(first, T):
             cell = plt.Rectangle((row - distance - 0.5, row - 0.5), 1, 1, fill=False)
             ax.add_patch(cell).set(edgecolor=VERMILION, linewidth=1.3)
-        ax.set_xticks(range(T), tokens, fontsize=9)
-        ax.set_yticks(range(T), tokens, fontsize=9)
-        ax.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
-        ax.spines[:].set(visible=True, color=GREY, linewidth=0.8)
         ax.set_title(name, fontsize=11, pad=8)
     fig.supxlabel("key: who answers", fontsize=11)
     fig.supylabel("query: who asks", fontsize=11)
     return fig
-

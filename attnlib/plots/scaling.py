@@ -69,7 +69,7 @@ def score_spread(scores: Mapping[int, object]) -> Figure:
         ax.text(-reach, y + 0.3, f"D = {D}", fontsize=11)
         ax.text(-reach, y + 0.08, f"sigma {sigma:.0f}", fontsize=10)
         ax.axhline(y, color=GREY, lw=0.6, zorder=0)
-    ax.set(xlim=(-reach, reach), ylim=(-0.12, len(rows)), yticks=[])
+    ax.set(xlim=(-reach, reach), ylim=(-0.12, len(rows) - 0.2), yticks=[])
     ax.spines["left"].set_visible(False)
     ax.set_xlabel("score without scale, q · k")
     ax.plot([], [], color=INK, lw=3.4, label="one sigma to each side")
@@ -133,9 +133,13 @@ def softmax_gradients(widths: Sequence[int], jacobian, to_query) -> Figure:
     axes[0].set_ylabel("norm of the derivative")
     handles = [
         plt.Line2D([], [], color=VERMILION, marker="s", ls="-", label="no scale, mean"),
-        plt.Line2D([], [], color=VERMILION, marker="s", ls=":", mfc="#fcfcfa", label="median"),
+        plt.Line2D(
+            [], [], color=VERMILION, marker="s", ls=":", mfc="#fcfcfa", label="no scale, median"
+        ),
         plt.Line2D([], [], color=BLUE, marker="o", ls="-", label="1 / sqrt(D), mean"),
-        plt.Line2D([], [], color=BLUE, marker="o", ls=":", mfc="#fcfcfa", label="median"),
+        plt.Line2D(
+            [], [], color=BLUE, marker="o", ls=":", mfc="#fcfcfa", label="1 / sqrt(D), median"
+        ),
     ]
     fig.legend(handles=handles, loc="outside upper center", ncols=2, columnspacing=2)
     return fig
