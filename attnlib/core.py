@@ -41,14 +41,17 @@ def attention(
     check_attention(q, k, v, mask)
     B, H, T, D = q.shape
     H_kv, S = k.shape[1:3]
-    q = q.reshape(B, H_kv, H // H_kv, T, D) * (D**-0.5 if scale is None else scale)
-    scores = torch.einsum("bkgtd,bksd->bkgts", q, k).reshape(B, H, T, S)
+    scale = D**-0.5 if scale is None else scale
+    grouped = q.reshape(B, H_kv, H // H_kv, T, D) * scale  # (B, H_kv, G, T, D)
+    scores = torch.einsum("bkgtd,bksd->bkgts", grouped, k).reshape(B, H, T, S)  # (B, H, T, S)
     if mask is not None:
-        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)  # exp of it is 0
+        scores = scores.masked_fill(
+            ~mask, torch.finfo(scores.dtype).min
+        )  # softmax makes 0 of it
     weights = scores.softmax(dim=-1)  # (B, H, T, S)
     if mask is not None:
         weights = weights.masked_fill(~mask, 0.0)  # also where a query sees no key at all
-    grouped = weights.reshape(B, H_kv, H // H_kv, T, S)
+    grouped = weights.reshape(B, H_kv, H // H_kv, T, S)  # (B, H_kv, G, T, S)
     out = torch.einsum("bkgts,bksd->bkgtd", grouped, v)  # (B, H_kv, G, T, D_v)
     return out.reshape(B, H, T, v.shape[-1]), weights
 

@@ -23,7 +23,9 @@ class MultiHeadLatentAttention(nn.Module):
     (``qk_rope_head_dim`` numbers) are all that is cached.
 
     Source: DeepSeek-V2, arXiv 2405.04434, section 2.1, equations 9 to 19. Parameters are named
-    as in Hugging Face's DeepSeek-V3, whose weights need ``rope=Rope(interleaved=True)``.
+    as in Hugging Face's DeepSeek-V3, whose layout is ``rope=Rope(interleaved=True)``. The
+    published checkpoints of DeepSeek also scale positions by YaRN and the softmax by a factor
+    that goes with it, which this layer leaves out.
 
     Args:
         d_model (int): width of the residual stream.

@@ -5,7 +5,13 @@ Importing this package loads matplotlib; ``import attnlib`` does not.
 
 from attnlib.plots.basics import mask_tables, soft_lookup, training_and_inference
 from attnlib.plots.caches import cache_growth, decode_reads, growing_cache
-from attnlib.plots.heads import by_head, split_and_merge, two_heads, where_numbers_land
+from attnlib.plots.heads import (
+    by_head,
+    reach_tables,
+    split_and_merge,
+    two_heads,
+    where_numbers_land,
+)
 from attnlib.plots.heatmaps import draw_weights, heatmap, heatmaps
 from attnlib.plots.latent import latent_forms
 from attnlib.plots.look import (
@@ -60,6 +66,7 @@ __all__ = [
     "latent_forms",
     "mask_tables",
     "pairings",
+    "reach_tables",
     "recovery",
     "saturation",
     "score_spread",

@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
+from attnlib.plots.basics import mask_tables
 from attnlib.plots.heatmaps import draw_weights
 from attnlib.plots.look import (
     BLUE,
@@ -91,8 +92,8 @@ def where_numbers_land(flat, right, wrong) -> Figure:
     """
     flat, right, wrong = (np.asarray(x, dtype=int) for x in (flat, right, wrong))
     H, T, D = right.shape
-    fig, ax = plt.subplots(figsize=(6.2, 4.75))
-    blank(ax, 13.2, 2 * T + 2.2)
+    fig, ax = plt.subplots(figsize=(6.2, 4.6))
+    blank(ax, 13.2, 2 * T + 1.7)
     center = T + 0.5
 
     def grid(values, x, y):
@@ -120,6 +121,23 @@ def where_numbers_land(flat, right, wrong) -> Figure:
 
 
 @styled
+def reach_tables(tables, titles: Sequence[str]) -> Figure:
+    """Which outputs move when a token is changed, side by side: filled = it moves.
+
+    Args:
+        tables: N boolean tables ``(T, T)``, row = output, column = changed token.
+        titles: one above each.
+
+    Returns:
+        The figure.
+    """
+    fig = mask_tables(tables, titles)
+    fig.supxlabel("changed token", fontsize=11)
+    fig.supylabel("output", fontsize=11)
+    return fig
+
+
+@styled
 def by_head(panels, titles: Sequence[str], *, percent: Sequence[int] = ()) -> Figure:
     """One number a head, as a small map with a row a layer and a column a head.
 
@@ -136,19 +154,18 @@ def by_head(panels, titles: Sequence[str], *, percent: Sequence[int] = ()) -> Fi
     fig, axes = plt.subplots(len(panels), 1, figsize=(6.2, 1.75 * len(panels) + 0.3))
     axes = np.atleast_1d(axes)
     for i, (ax, panel, title) in enumerate(zip(axes, panels, titles, strict=True)):
-        ax.imshow(panel, vmin=0, vmax=1, cmap="Blues", aspect="auto")
+        ax.pcolormesh(panel, vmin=0, vmax=1, cmap="Blues", edgecolors="#fcfcfa", linewidth=2)
+        ax.invert_yaxis()
         for (layer, h), value in np.ndenumerate(panel):
             text = f"{100 * value:.0f}%" if i in percent else f"{value:.2f}"
             ink = "white" if value > 0.55 else INK
-            ax.text(h, layer, text, ha="center", va="center", fontsize=11, color=ink)
+            ax.text(
+                h + 0.5, layer + 0.5, text, ha="center", va="center", fontsize=11, color=ink
+            )
         ax.set_title(title, fontsize=11)
-        ax.set_yticks(range(layers), [f"layer {layer}" for layer in range(layers)])
-        ax.set_xticks(range(H), range(H) if i == len(panels) - 1 else [""] * H)
+        ax.set_yticks(np.arange(layers) + 0.5, [f"layer {layer}" for layer in range(layers)])
+        ax.set_xticks(np.arange(H) + 0.5, range(H) if i == len(panels) - 1 else [""] * H)
         ax.tick_params(length=0)
-        ax.set_xticks(np.arange(H + 1) - 0.5, minor=True)
-        ax.set_yticks(np.arange(layers + 1) - 0.5, minor=True)
-        ax.grid(which="minor", color="#fcfcfa", linewidth=2)
-        ax.tick_params(which="minor", length=0)
         ax.spines[:].set_visible(False)
     axes[-1].set_xlabel("head")
     return fig

@@ -144,12 +144,13 @@ def recovery(losses: Mapping[str, Mapping[str, Sequence]], chance: float) -> Fig
             steps = np.arange(runs.shape[1])
             ax.fill_between(steps, runs.min(0), runs.max(0), color=color, alpha=0.18, lw=0)
             ax.plot(steps, runs.mean(0), color=color, linestyle=line, label=way,
-                    marker=marker, markevery=8)  # fmt: skip
+                    marker=marker, markevery=10)  # fmt: skip
         ax.axhline(chance, color=GREY, linewidth=1)
         ax.set_title(title, fontsize=11)
         ax.set(xlabel="steps of training", ylim=(0, 1.05 * top))
         ax.grid(True, axis="y")
-    axes[0, 0].text(steps[-1], chance, "guessing", ha="right", va="bottom", fontsize=9)
+    note = {"xytext": (-2, 3), "textcoords": "offset points", "ha": "right", "fontsize": 9}
+    axes[0, 0].annotate("guessing", (1, chance), xycoords=("axes fraction", "data"), **note)
     axes[0, 0].set_ylabel("loss")
     axes[0, -1].legend(loc="lower left", fontsize=9)
     return fig
