@@ -53,9 +53,7 @@ def is_current(name: str) -> bool:
 def main() -> int:
     """Draw or check all pictures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--check", action="store_true", help="draw nothing, only look"
-    )
+    parser.add_argument("--check", action="store_true", help="draw nothing, only look")
     check = parser.parse_args().check
     stale = [name for name in PICTURES if not is_current(name)]
     for name in stale:
