@@ -196,6 +196,26 @@ def check_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Non
             )
 
 
+def check_fused(T: int, S: int, mask: Tensor | None, causal: bool) -> None:
+    """Check that a mask is one that a fused kernel can take.
+
+    Args:
+        T: queries.
+        S: keys.
+        mask: boolean, broadcastable to ``(B, 1, T, S)``, or ``None``.
+        causal: whether the kernel makes the causal mask itself.
+
+    Raises:
+        ValueError: if the mask has another rank or differs between heads, or if ``causal``
+            comes with a mask or with T other than S.
+    """
+    if mask is not None and mask.ndim > 2 and mask.shape[-3] != 1:
+        raise ValueError(f"mask must be the same for all heads, got {tuple(mask.shape)}")
+    if causal and (mask is not None or T != S):
+        came = "a mask" if mask is not None else f"T={T}, S={S}"
+        raise ValueError(f"causal must come without a mask and with T = S, got {came}")
+
+
 def check_positions(name: str, positions: Tensor) -> Tensor:
     """Check that positions are a one-dimensional integer tensor.
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from attnlib.cache import KVCache, LatentCache
-from attnlib.checks import check_attention, check_size
+from attnlib.checks import check_attention, check_fused, check_size
 from attnlib.masks import causal_mask
 from attnlib.rope import Rope
 
@@ -74,9 +74,7 @@ def split_heads(x: Tensor, n_heads: int) -> Tensor:
     """
     B, T, width = x.shape
     if width % check_size("n_heads", n_heads):
-        raise ValueError(
-            f"n_heads must divide the width of x, got n_heads={n_heads}, width={width}"
-        )
+        raise ValueError(f"n_heads must divide the width of x, {width}, got {n_heads}")
     return x.view(B, T, n_heads, width // n_heads).transpose(1, 2)  # (B, H, T, D)
 
 
@@ -175,35 +173,42 @@ def fused_attention(
         q: queries, shape ``(B, H, T, D)``.
         k: keys, shape ``(B, H_kv, S, D)``; H_kv divides H.
         v: values, shape ``(B, H_kv, S, D_v)``.
-        mask: boolean, broadcastable to ``(B, 1, T, S)``, True = may attend, or ``None``.
+        mask: boolean, broadcastable to ``(B, 1, T, S)``, True = may attend; ``None`` = all may.
+            Where it differs between sequences and heads share K and V in groups, the sequences
+            of a prefill take turns, so that no mask is copied for each group.
         causal: whether query t sees keys up to t; needs T = S and no mask.
         scale: factor on the scores; ``None`` means 1 / sqrt(D).
 
     Returns:
         Shape ``(B, H, T, D_v)``, of q's dtype. A query that may attend to no key gets zeros.
+
+    Raises:
+        ValueError: if shapes, dtypes or devices do not fit together, if the mask is not boolean
+            or differs between heads, or if ``causal`` comes with a mask or with T other than S.
     """
-    B, H, T, D = q.shape
-    H_kv, S, D_v = v.shape[1:]
-    G = H // H_kv
+    check_attention(q, k, v, mask)
+    (B, H, T, D), (_, H_kv, S, D_v) = q.shape, v.shape
+    check_fused(T, S, mask, causal)
+    G, scale = H // H_kv, D**-0.5 if scale is None else scale
+    if mask is not None:
+        mask = mask[(None,) * (4 - mask.ndim)]  # (1 or B, 1, 1 or T, 1 or S)
+        padded = len(mask) > 1 and T > 1  # each sequence has a mask of its own
+        if padded and 1 < H_kv < H:  # sequences take turns, lest each group gets a copy of it
+            each = zip(*(x.split(1) for x in (q, k, v, mask)), strict=True)
+            return torch.cat([fused_attention(*qkv, mask=m, scale=scale) for *qkv, m in each])
     q, k, v = (widen(x, max(D, D_v)) for x in (q, k, v))  # the CPU's kernel wants equal widths
     seen = None
     if mask is not None:
         seen = mask.any(dim=-1, keepdim=True)  # (.., T, 1), False where a query sees no key
         mask = mask | ~seen  # no row is empty, so no kernel divides 0 by 0
-    if T == 1:
-        q = q.reshape(B, H_kv, G, -1)  # decode: a group's queries are rows of one matrix
-    elif G > 1:
-        q = q.reshape(B * H_kv, G, T, -1)  # prefill: each group is a small attention ...
-        k, v = (
-            x.flatten(0, 1)[:, None].expand(-1, G, -1, -1) for x in (k, v)
-        )  # ... on one K, V
-        if mask is not None and mask.ndim == 4:
-            mask = mask.expand(B, H_kv, -1, S).flatten(0, 1)[
-                :, None
-            ]  # (B * H_kv, 1, T or 1, S)
-    out = F.scaled_dot_product_attention(
-        q, k, v, attn_mask=mask, is_causal=causal, scale=D**-0.5 if scale is None else scale
-    )
+    if T == 1:  # decode: the queries of a group are rows of one matrix
+        q = q.reshape(B, H_kv, G, -1)
+    elif G > 1:  # prefill: key/value heads join the batch, a group's heads look at one K and V
+        q = q.reshape(B * H_kv, G, T, -1)
+        k, v = k.flatten(0, 1)[:, None], v.flatten(0, 1)[:, None]  # (B * H_kv, 1, S, width)
+        k, v = k.expand(-1, G, -1, -1), v.expand(-1, G, -1, -1)  # the same memory G times
+    options = {"attn_mask": mask, "is_causal": causal, "scale": scale}
+    out = F.scaled_dot_product_attention(q, k, v, **options)
     out = out.reshape(B, H, T, -1)[..., :D_v]  # (B, H, T, D_v)
     return out if seen is None else out.masked_fill(~seen, 0.0)
 

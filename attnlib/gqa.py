@@ -61,8 +61,8 @@ class GroupedQueryAttention(nn.Module):
             the weights, shape ``(B, H, T, S)``. A query that sees no key gets zero attention.
 
         Raises:
-            ValueError: if an argument's shape, dtype, device or kind is wrong, or the cache is
-                full; the cache is then as before.
+            ValueError: if the shape of ``x``, or the kind, shape, dtype or device of ``cache``
+                or ``key_mask`` is wrong, or the cache is full; the cache is then as before.
         """
         check_hidden(x, self.q_proj.in_features, cache, KVCache, key_mask)
         q = split_heads(self.q_proj(x), self.n_heads)  # (B, H, T, D)

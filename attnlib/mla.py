@@ -84,8 +84,8 @@ class MultiHeadLatentAttention(nn.Module):
             the weights, shape ``(B, H, T, S)``. A query that sees no key gets zero attention.
 
         Raises:
-            ValueError: if an argument's shape, dtype, device or kind is wrong, or the cache is
-                full; the cache is then as before.
+            ValueError: if the shape of ``x``, or the kind, shape, dtype or device of ``cache``
+                or ``key_mask`` is wrong, or the cache is full; the cache is then as before.
         """
         check_hidden(x, self.kv_a_proj_with_mqa.in_features, cache, LatentCache, key_mask)
         q_nope, q_rope, entries = project_to_latent(self, x, cache)

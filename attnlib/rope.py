@@ -151,19 +151,20 @@ def apply_rope(x: Tensor, cos: Tensor, sin: Tensor, *, interleaved: bool = False
     """
     D = check_even("the width of x", x.shape[-1])
     for name, table in (("cos", cos), ("sin", sin)):
-        if table.shape != (x.shape[-2], D // 2):
-            raise ValueError(
-                f"{name} must have shape (T, D / 2) = {(x.shape[-2], D // 2)},"
-                f" got {tuple(table.shape)}"
-            )
-    a, b = (
-        (x[..., 0::2], x[..., 1::2]) if interleaved else x.chunk(2, dim=-1)
-    )  # (..., T, D / 2)
-    a, b = a * cos - b * sin, a * sin + b * cos  # (..., T, D / 2)
-    turned = (
-        torch.stack((a, b), dim=-1).flatten(-2) if interleaved else torch.cat((a, b), dim=-1)
-    )
-    return turned.to(x.dtype)  # (..., T, D)
+        expected = (x.shape[-2], D // 2)
+        if table.shape != expected:
+            got = tuple(table.shape)
+            raise ValueError(f"{name} must have shape (T, D / 2) = {expected}, got {got}")
+    if interleaved:
+        a, b = x[..., 0::2], x[..., 1::2]  # (..., T, D / 2) each
+    else:
+        a, b = x.chunk(2, dim=-1)  # (..., T, D / 2) each
+    a, b = a * cos - b * sin, a * sin + b * cos
+    if interleaved:
+        turned = torch.stack((a, b), dim=-1).flatten(-2)  # (..., T, D)
+    else:
+        turned = torch.cat((a, b), dim=-1)  # (..., T, D)
+    return turned.to(x.dtype)
 
 
 @dataclass(frozen=True)
@@ -195,7 +196,6 @@ class Rope:
         """
         T, D = tensors[0].shape[-2:]
         positions = torch.arange(start, start + T, device=tensors[0].device)  # (T,)
-        cos, sin = rope_angles(
-            positions, D, base=self.base, scaling=self.scaling, length=length
-        )
+        how = {"base": self.base, "scaling": self.scaling, "length": length}
+        cos, sin = rope_angles(positions, D, **how)  # (T, D / 2) each
         return tuple(apply_rope(x, cos, sin, interleaved=self.interleaved) for x in tensors)

@@ -1,0 +1,170 @@
+"""Rotary positions: angles, the two pairings, and the two scalings."""
+
+import math
+
+import pytest
+import torch
+from helpers import B, H, T, close
+
+from attnlib import DynamicNtkScaling, NtkScaling, Rope, apply_rope, rope_angles
+
+D = 8
+PAIRINGS = pytest.mark.parametrize("interleaved", [False, True])
+# Where half-split pairing finds the numbers that interleaved pairing keeps side by side.
+TO_HALVES = torch.tensor([0, 2, 4, 6, 1, 3, 5, 7])
+
+
+def speeds(*, scaling=None, base=500.0, dim=D, length=None):
+    """Radians per token of each pair, read off at position 1 (all below pi)."""
+    cos, sin = rope_angles(torch.tensor([1]), dim, base=base, scaling=scaling, length=length)
+    return torch.atan2(sin, cos)[0].double()
+
+
+def test_angles_are_position_times_speed():
+    """Catches a wrong exponent, such as -i / dim for -2i / dim, and a base left out."""
+    positions = torch.tensor([0, 1, 5, 31])
+    cos, sin = rope_angles(positions, D, base=500.0)
+    assert cos.shape == sin.shape == (4, D // 2)
+    assert cos.dtype == sin.dtype == torch.float32
+    for row, m in enumerate(positions.tolist()):
+        for i in range(D // 2):
+            angle = m * 500.0 ** (-2 * i / D)
+            assert cos[row, i].item() == pytest.approx(math.cos(angle), abs=1e-5)
+            assert sin[row, i].item() == pytest.approx(math.sin(angle), abs=1e-5)
+
+
+def test_angles_are_float32_even_far_out():
+    """Catches angles in half precision, which lose whole turns after a few hundred tokens."""
+    positions = torch.tensor([100_000])
+    cos, _ = rope_angles(positions, D)
+    exact = torch.cos(100_000 * 10000.0 ** (-torch.arange(0, D, 2).double() / D))
+    assert (cos[0] - exact).abs().max() < 2e-2
+
+
+def test_turn_is_counter_clockwise():
+    """Catches the sign: a quarter turn takes (1, 0) to (0, 1), in both pairings."""
+    cos, sin = torch.tensor([[0.0, 1.0]]), torch.tensor([[1.0, 0.0]])  # pair 0 by 90 degrees
+    x = torch.tensor([[1.0, 2.0, 3.0, 4.0]])
+    assert torch.equal(apply_rope(x, cos, sin), torch.tensor([[-3.0, 2.0, 1.0, 4.0]]))
+    turned = apply_rope(x, cos, sin, interleaved=True)
+    assert torch.equal(turned, torch.tensor([[-2.0, 1.0, 3.0, 4.0]]))
+
+
+@PAIRINGS
+def test_turn_is_complex_multiplication(interleaved):
+    """Catches numbers paired with the wrong partner or turned at another pair's speed."""
+    x = torch.randn(B, H, T, D, dtype=torch.float64)
+    cos, sin = rope_angles(torch.arange(3, 3 + T), D)
+
+    def as_complex(numbers):
+        pairs = (
+            numbers.unflatten(-1, (-1, 2)) if interleaved else numbers.unflatten(-1, (2, -1)).mT
+        )
+        return torch.view_as_complex(pairs.contiguous())  # (..., T, D / 2)
+
+    turned = apply_rope(x, cos, sin, interleaved=interleaved)
+    close(as_complex(turned), as_complex(x) * torch.complex(cos, sin))
+
+
+def test_pairings_differ_by_a_permutation_only():
+    """Catches two layouts that are not the same rotation: permuted, they are equal."""
+    x = torch.randn(B, H, T, D, dtype=torch.float64)
+    cos, sin = rope_angles(torch.arange(T), D)
+    interleaved = apply_rope(x, cos, sin, interleaved=True)[..., TO_HALVES]
+    assert torch.equal(apply_rope(x[..., TO_HALVES], cos, sin), interleaved)
+
+
+@PAIRINGS
+def test_scores_depend_on_distance_alone(interleaved):
+    """Catches queries and keys turned in opposite senses: shifted together, no score moves."""
+    q, k = torch.randn(2, T, D, dtype=torch.float64)
+
+    def scores(start):
+        rope = Rope(interleaved=interleaved)
+        q_turned, k_turned = rope.rotate(q, k, start=start, length=start + T)
+        return q_turned @ k_turned.T
+
+    close(scores(50), scores(0), tolerance=1e-5)  # angles are rounded to float32
+    assert (scores(0) - q @ k.T).abs().max() > 0.1
+
+
+@PAIRINGS
+def test_length_of_vectors_stays(interleaved):
+    """Catches a rotation that is none, and position 0 that moves."""
+    x = torch.randn(B, H, T, D, dtype=torch.float64)
+    cos, sin = rope_angles(torch.arange(T), D)
+    turned = apply_rope(x, cos, sin, interleaved=interleaved)
+    close(turned.norm(dim=-1), x.norm(dim=-1), tolerance=1e-6)
+    assert torch.equal(turned[:, :, 0], x[:, :, 0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_result_has_the_dtype_of_x_and_its_accuracy(dtype):
+    """Catches arithmetic in bfloat16: the result must be the float64 one, rounded once."""
+    x = torch.randn(B, H, T, D).to(dtype)
+    cos, sin = rope_angles(torch.arange(T), D)
+    turned = apply_rope(x, cos, sin)
+    assert turned.dtype == dtype
+    exact = apply_rope(x.double(), cos, sin)
+    error = (turned.double() - exact).abs()
+    assert (error <= torch.finfo(dtype).eps * exact.abs() + 1e-6).all()
+
+
+def test_rotate_starts_where_it_is_told():
+    """Catches new tokens turned from position 0 instead of behind the cached ones."""
+    x = torch.randn(B, H, T, D, dtype=torch.float64)
+    rope = Rope(base=500.0, interleaved=True)
+    (whole,) = rope.rotate(x, start=0, length=T)
+    (tail,) = rope.rotate(x[:, :, 4:], start=4, length=T)
+    assert torch.equal(tail, whole[:, :, 4:])
+
+
+def test_rope_is_a_value():
+    """Catches a mutable or identity-compared Rope; it is shared as a default argument."""
+    assert Rope(500.0) == Rope(base=500.0) != Rope(500.0, interleaved=True)
+    assert hash(Rope(scaling=NtkScaling(2.0))) == hash(Rope(scaling=NtkScaling(2.0)))
+    with pytest.raises(AttributeError):
+        Rope().base = 1.0
+
+
+@pytest.mark.parametrize("factor", [1.0, 2.0, 8.0])
+def test_ntk_aware_scaling_by_its_formula(factor):
+    """Catches the exponent: base' = base * s^(d / (d - 2)), Peng et al. 2023, section 3.1."""
+    base = 500.0 * factor ** (D / (D - 2))
+    expected = torch.tensor([base ** (-2 * i / D) for i in range(D // 2)], dtype=torch.float64)
+    close(speeds(scaling=NtkScaling(factor)), expected, tolerance=1e-5)
+
+
+def test_ntk_aware_scaling_slows_the_last_pair_by_the_factor():
+    """Catches d for d - 2: the slowest pair slows by s exactly, the fastest not at all."""
+    plain, scaled = speeds(), speeds(scaling=NtkScaling(4.0))
+    assert (plain / scaled)[0].item() == pytest.approx(1.0, rel=1e-6)
+    assert (plain / scaled)[-1].item() == pytest.approx(4.0, rel=1e-4)
+    assert (scaled[1:] < plain[1:]).all()
+
+
+def test_ntk_aware_scaling_ignores_the_length():
+    """Catches static and dynamic scaling mixed up."""
+    scaling = NtkScaling(4.0)
+    assert torch.equal(speeds(scaling=scaling, length=2), speeds(scaling=scaling, length=2000))
+
+
+@pytest.mark.parametrize(("length", "stretch"), [(5, 1), (16, 1), (17, 17 / 16), (64, 4)])
+def test_dynamic_scaling_by_its_formula(length, stretch):
+    """Catches a base that grows before the trained length is reached, or by another rule."""
+    base = 500.0 * (3 * stretch - (3 - 1)) ** (D / (D - 2))
+    expected = torch.tensor([base ** (-2 * i / D) for i in range(D // 2)], dtype=torch.float64)
+    scaling = DynamicNtkScaling(3.0, original_length=16)
+    close(speeds(scaling=scaling, length=length), expected, tolerance=1e-5)
+
+
+def test_dynamic_scaling_takes_the_length_from_the_last_position():
+    """Catches an off-by-one: the token at position 31 is the 32nd."""
+    scaling = DynamicNtkScaling(3.0, original_length=16)
+    positions = torch.tensor([31, 2, 7])
+    close(
+        torch.stack(rope_angles(positions, D, scaling=scaling)),
+        torch.stack(rope_angles(positions, D, scaling=scaling, length=32)),
+    )
+    shorter, _ = rope_angles(positions, D, scaling=scaling, length=31)
+    assert not torch.equal(rope_angles(positions, D, scaling=scaling)[0], shorter)
