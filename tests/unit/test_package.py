@@ -5,6 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from helpers import VARIANTS
+from torch import nn
+
 import attnlib
 
 PACKAGE = Path(attnlib.__file__).parent
@@ -52,3 +55,10 @@ def test_imports_point_one_way():
             same_level_allowed = {("rope", "masks")}
             below = rank[imported] > level or (name, imported) in same_level_allowed
             assert below, f"{name} imports {imported}"
+
+
+def test_every_variant_is_tested():
+    """Catches a new layer that the shared tests do not run over."""
+    public = {getattr(attnlib, name) for name in attnlib.__all__}
+    layers = {kind for kind in public if isinstance(kind, type) and issubclass(kind, nn.Module)}
+    assert layers == {type(build()) for build in VARIANTS.values()}
