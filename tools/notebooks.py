@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import re
 import sys
 import time
 from collections import Counter
@@ -49,6 +50,7 @@ METADATA = {
     "language_info": {"name": "python"},
 }
 KEPT_CELL_METADATA = ("attnlib", "mystnb", "tags")
+COLOUR = re.compile(r"\x1b\[[\d;]*m")  # a terminal's, in tracebacks
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 
 CELL_TIMEOUT_S = 300
@@ -178,13 +180,15 @@ def describe_failure(path: Path, notebook: NotebookNode, error: Exception) -> st
     """Return chapter, number and source of the failing cell, and the error."""
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     failing = next((c for c in code if any(o.output_type == "error" for o in c.outputs)), None)
-    if failing is None:  # a timeout or a dead kernel leaves no error output
+    if failing is not None:
+        output = next(o for o in failing.outputs if o.output_type == "error")
+        reason = COLOUR.sub("", "\n".join(output.traceback))
+    else:  # a dead kernel leaves no error output
         ran = [cell for cell in code if cell.execution_count is not None]
         failing = code[min(len(ran), len(code) - 1)]
         reason = f"{type(error).__name__}: {error}"
-    else:
-        output = next(o for o in failing.outputs if o.output_type == "error")
-        reason = "\n".join(output.traceback)
+    if isinstance(error, CellTimeoutError):
+        reason = f"stopped after {CELL_TIMEOUT_S} s"
     return f"{path.name}, code cell {code.index(failing) + 1}:\n\n{failing.source}\n\n{reason}"
 
 
@@ -251,13 +255,22 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     mode.add_argument("--normalise-only", action="store_true", help="do not execute")
     mode.add_argument("--retime", action="store_true", help="store new timings in any case")
     parser.add_argument("--jobs", type=int, default=2, help="chapters at a time (default: 2)")
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    options.paths = options.paths or sorted(CHAPTERS.glob("*.ipynb"))
+    for path in options.paths:
+        try:
+            nbformat.read(path, as_version=4)
+        except FileNotFoundError:
+            parser.error(f"{path} is not there")
+        except nbformat.reader.NotJSONError:
+            parser.error(f"{path} is no notebook; a merge conflict in it, perhaps?")
+    return options
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the tool; return its exit status."""
     options = parse_arguments(argv)
-    paths = options.paths or sorted(CHAPTERS.glob("*.ipynb"))
+    paths = options.paths
     if not (options.check or options.normalise_only):
         return 0 if execute_all(paths, options.jobs, retime=options.retime) else 1
     texts = {path: path.read_text(encoding="utf-8") for path in paths}

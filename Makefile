@@ -1,0 +1,76 @@
+# Every target does its own set-up and is safe to repeat. `make help` lists them.
+
+.DEFAULT_GOAL := help
+PY := .venv/bin/python
+
+# What is wanted of a target: make test STEPS="lint unit", make notebooks CHAPTERS=chapters/02-*
+STEPS :=
+CHAPTERS :=
+
+# A set-up is good for this folder and these pins; a moved or half-made one is made again.
+ifneq ($(shell cat .venv/ready 2>/dev/null),$(shell pwd -P))
+.venv/ready: stale
+endif
+
+.venv/ready: requirements.txt pyproject.toml tools/setup.sh
+	@PYTHON="$(PYTHON)" sh tools/setup.sh
+
+.PHONY: stale
+stale:
+
+.PHONY: help
+help: ## list what there is to make
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | \
+	  awk -F '\t' '{ printf "  make %-12s %s\n", $$1, $$2 }'
+
+.PHONY: book
+book: site ## build the book and serve it on localhost
+	@$(PY) tools/serve.py
+
+.PHONY: site
+site: .venv/ready ## build the book into _build/html
+	@$(PY) tools/build_site.py
+
+.PHONY: test
+test: .venv/ready ## run everything that has to hold (STEPS="lint unit" for some of it)
+	@$(PY) tools/run_tests.py $(STEPS)
+
+.PHONY: lab
+lab: .venv/ready ## open the chapters in JupyterLab
+	@$(PY) -m jupyterlab chapters $(if $(filter 0,$(shell id -u)),--allow-root)
+
+.PHONY: notebooks
+notebooks: .venv/ready ## execute and normalise the chapters (CHAPTERS=... for some)
+	@$(PY) tools/notebooks.py $(CHAPTERS)
+
+.PHONY: normalise
+normalise: .venv/ready ## bring the chapters to normal form without executing them
+	@$(PY) tools/notebooks.py --normalise-only $(CHAPTERS)
+
+.PHONY: listings
+listings: .venv/ready ## write listing cells and notation table from attnlib's source
+	@$(PY) tools/notation.py --write && $(PY) tools/listings.py --write
+
+.PHONY: pictures
+pictures: .venv/ready ## draw the front page's pictures
+	@$(PY) tools/pictures.py
+
+.PHONY: lint
+lint: .venv/ready ## check style, in code and in notebooks
+	@$(PY) -m ruff check . && $(PY) -m ruff format --check .
+
+.PHONY: format
+format: .venv/ready ## format the code and correct what ruff can
+	@$(PY) -m ruff check --fix . && $(PY) -m ruff format .
+
+.PHONY: setup
+setup: .venv/ready ## make .venv, which every target does by itself
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf _build build .pytest_cache .ruff_cache
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+
+.PHONY: clean-venv
+clean-venv: ## remove .venv too, to set up from nothing
+	rm -rf .venv attnlib.egg-info

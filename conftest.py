@@ -1,0 +1,7 @@
+"""What every test process and its kernels have in common, however pytest is called."""
+
+import os
+
+from notebooks import KERNEL_ENV
+
+os.environ.update(KERNEL_ENV)

@@ -1,0 +1,128 @@
+"""Find a Chromium for the tests, or install Debian's where that needs nobody's consent.
+
+python tools/browser.py            print the path; install if missing, root and Debian
+python tools/browser.py --no-install
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+NAMES = (
+    "chromium",
+    "chromium-browser",
+    "google-chrome",
+    "google-chrome-stable",
+    "chrome",
+    "microsoft-edge",
+)
+MAC_APPS = (
+    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
+    "/Applications/Chromium.app/Contents/MacOS/Chromium",
+)
+DEBIAN_PACKAGES = ("chromium", "fonts-dejavu-core", "fonts-liberation")
+
+# A browser for tests makes no calls home. (Playwright itself starts it without a sandbox, which
+# root and containers need.)
+LAUNCH_ARGUMENTS = (
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+)
+
+ADVICE = """\
+The tests open the book in Chromium, and none was found. Any one of these provides it:
+
+    sudo apt-get install chromium           Debian; on Ubuntu, chromium-browser or Chrome
+    python -m playwright install chromium   with the interpreter of .venv
+    CHROMIUM=/path/to/chrome make test      a Chromium, Chrome or Edge you have
+"""
+
+
+class BrowserNotFoundError(Exception):
+    """No Chromium on this machine; the message says how to get one."""
+
+
+def find() -> str | None:
+    """Return the path of a Chromium: ``$CHROMIUM``, the usual names, Playwright's own.
+
+    Raises:
+        BrowserNotFoundError: if ``$CHROMIUM`` is set to what is no program.
+    """
+    wanted = os.environ.get("CHROMIUM")
+    if wanted:
+        path = shutil.which(wanted)
+        if path is None:
+            raise BrowserNotFoundError(f"CHROMIUM is {wanted!r}, which is no program")
+        return path
+    on_path = (shutil.which(name) for name in NAMES)
+    apps = (app for app in MAC_APPS if os.access(app, os.X_OK))
+    return next(filter(None, (*on_path, *apps)), None) or playwrights_own()
+
+
+def playwrights_own() -> str | None:
+    """Return the Chromium that `playwright install` put in place, if it did."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        path = Path(playwright.chromium.executable_path)
+    return str(path) if path.exists() else None
+
+
+def install() -> bool:
+    """Install Debian's Chromium if this is Debian and we are root; return whether we tried."""
+    if not (shutil.which("apt-get") and hasattr(os, "geteuid") and os.geteuid() == 0):
+        return False
+    print("installing Debian's chromium", file=sys.stderr, flush=True)
+    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+    for command in (
+        ["apt-get", "update", "-q"],
+        ["apt-get", "install", "-q", "-y", "--no-install-recommends", *DEBIAN_PACKAGES],
+    ):
+        subprocess.run(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=sys.stderr,
+            check=False,
+        )
+    return True
+
+
+def executable(*, may_install: bool = False) -> str:
+    """Return the path of a Chromium.
+
+    Raises:
+        BrowserNotFoundError: if there is none, with advice on how to get one.
+    """
+    path = find()
+    if path is None and may_install and install():
+        path = find()
+    if path is None:
+        raise BrowserNotFoundError(ADVICE)
+    return path
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the tool; return its exit status."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--no-install", action="store_true", help="only look")
+    options = parser.parse_args(argv)
+    try:
+        print(executable(may_install=not options.no_install))
+    except BrowserNotFoundError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,113 @@
+"""Build the book into _build/html, only if something changed since the last good build.
+
+python tools/build_site.py          what changed; everything if the book's look changed
+python tools/build_site.py --fresh  everything, from nothing
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BUILD = ROOT / "_build"
+STAMP = BUILD / "site.stamp"  # what the last good build was made from
+
+COLOUR = re.compile(r"\x1b\[[\d;]*m")
+PAGES = ("*.md", "chapters/*.ipynb", "images/**/*")
+LOOK = ("_config.yml", "_toc.yml", "_ext/*.py", "_static/**/*", "_templates/**/*")
+
+
+def digest(*patterns: str) -> str:
+    """Return a hash of the names and the bytes of the files that match."""
+    total = hashlib.sha256()
+    for path in sorted({p for pattern in patterns for p in ROOT.glob(pattern) if p.is_file()}):
+        total.update(f"{path.relative_to(ROOT)}\0{path.stat().st_size}\0".encode())
+        total.update(path.read_bytes())
+    return total.hexdigest()
+
+
+def fingerprint() -> list[str]:
+    """Return what a build is made from: requirements and look, then pages."""
+    return [digest("requirements.txt", *LOOK), digest(*PAGES)]
+
+
+def built_from() -> list[str]:
+    """Return the fingerprint of the last good build; empty if there is none."""
+    if not (STAMP.exists() and (BUILD / "html" / "index.html").exists()):
+        return []
+    return STAMP.read_text(encoding="utf-8").split()
+
+
+def is_current() -> bool:
+    """Whether _build/html is what the sources say now."""
+    return built_from() == fingerprint()
+
+
+def build(*, fresh: bool) -> int:
+    """Build the book, warnings being errors; return the exit status of jupyter-book."""
+    wanted, found = fingerprint(), built_from()
+    if found == wanted and not fresh:
+        print("nothing changed since the last build: _build/html")
+        return 0
+    STAMP.unlink(missing_ok=True)
+    if fresh or not found or found[0] != wanted[0]:
+        shutil.rmtree(BUILD, ignore_errors=True)
+    start = time.perf_counter()
+    status, warnings = run_jupyter_book()
+    if status != 0:
+        # Sphinx does not repeat a warning for a page it has read: the next build reads all.
+        shutil.rmtree(BUILD / ".doctrees", ignore_errors=True)
+        print("\nThe book was not built. Correct these, then run this again:")
+        print(*warnings, sep="\n")
+        return status
+    STAMP.write_text("\n".join(wanted), encoding="utf-8")
+    print(f"built in {time.perf_counter() - start:.1f} s: _build/html/index.html")
+    return 0
+
+
+def run_jupyter_book() -> tuple[int, list[str]]:
+    """Run the build and show its lines; return its exit status and what it warned of."""
+    # Not `-m`: jupyter-book has no __main__, and its script's first line holds a path.
+    program = "import sys; from jupyter_book.cli.main import main; sys.exit(main())"
+    command = [sys.executable, "-u", "-c", program, "build", ".", "-n", "-W", "--keep-going"]
+    # Sphinx reads every page again if a list made from a set comes in another order.
+    environment = os.environ | {"PYTHONHASHSEED": "0"}
+    warnings = []
+    with subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+    ) as process:
+        for line in process.stdout:
+            text = COLOUR.sub("", line.rstrip()).replace(f"{ROOT}/", "")
+            if any(word in text for word in ("WARNING:", "ERROR:", "CRITICAL:", "Error:")):
+                warnings.append(text)
+            if text and not text.startswith(("myst v", "myst-nb v", "====")):
+                print(text, flush=True)
+    return process.returncode, warnings
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the tool; return its exit status."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--fresh", action="store_true", help="build everything from nothing")
+    return build(fresh=parser.parse_args(argv).fresh)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

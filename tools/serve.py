@@ -1,0 +1,58 @@
+"""Serve the built book on localhost, on port 8000 or the next free one, until Ctrl-C."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+SITE = Path(__file__).resolve().parent.parent / "_build" / "html"
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    """Serves files and reports only what went wrong."""
+
+    def log_request(self, code="-", size="-") -> None:
+        """Keep quiet about what was found."""
+        if str(code).startswith(("4", "5")):
+            super().log_request(code, size)
+
+
+def server(directory: Path, ports=(0,)) -> ThreadingHTTPServer:
+    """Return a server of a folder on the first of the ports that is free; 0 is any."""
+    handler = partial(QuietHandler, directory=str(directory))
+    *first, last = ports
+    for port in first:
+        try:
+            return ThreadingHTTPServer(("127.0.0.1", port), handler)
+        except OSError:
+            continue
+    return ThreadingHTTPServer(("127.0.0.1", last), handler)
+
+
+def main() -> int:
+    """Run the tool; return its exit status."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--port", type=int, help="this port and no other")
+    options = parser.parse_args()
+    if not (SITE / "index.html").exists():
+        print("There is no built book yet: `make site` builds it.", file=sys.stderr)
+        return 1
+    ports = (options.port,) if options.port else (*range(8000, 8010), 0)
+    try:
+        with server(SITE, ports) as book:
+            address = f"http://127.0.0.1:{book.server_port}/"
+            print(f"The book is at {address}  (Ctrl-C stops)", flush=True)
+            book.serve_forever()
+    except KeyboardInterrupt:
+        print()
+    except OSError as error:
+        print(f"port {options.port}: {error.strerror}; leave --port out", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
