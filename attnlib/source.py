@@ -14,13 +14,16 @@ _OPENING = re.compile(r"""[rRuUbB]*(?P<quotes>\"{3}|'{3}|"|')""")
 def listing_source(target: object) -> str:
     """The source of a function or class, with each docstring cut to its summary line.
 
+    Remarks to the formatter go too: they say nothing to a reader.
+
     Args:
         target: a function or class that was defined in a file.
 
     Returns:
         Its source, without the indentation it may have there.
     """
-    return cut_docstrings(textwrap.dedent(inspect.getsource(target)))
+    source = cut_docstrings(textwrap.dedent(inspect.getsource(target)))
+    return re.sub(r"  # fmt: skip$", "", source, flags=re.MULTILINE)
 
 
 def changed_lines(old: object, new: object, *, context: int = 1) -> str:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import ast
+import inspect
 
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+import attnlib
 import browser
 import listings
 import notebooks
+from attnlib.source import changed_lines, cut_docstrings
 
 SOURCE = '''\
 def f(x):
@@ -63,7 +66,17 @@ def f(x):
 
 
 def test_docstrings_are_cut_and_nothing_else():
-    assert listings.cut_docstrings(SOURCE).replace('quotes\\"', 'quotes"') == CUT
+    assert cut_docstrings(SOURCE).replace('quotes\\"', 'quotes"') == CUT
+
+
+def test_changed_lines_shows_what_goes_and_what_comes():
+    shown = changed_lines(
+        attnlib.MultiHeadAttention, attnlib.GroupedQueryAttention
+    ).splitlines()
+    assert "+        self.n_kv_heads = check_kv_heads(n_heads, n_kv_heads)" in shown
+    assert "-            k, v = cache.update(k, v)  # (B, H, S, D)" in shown
+    assert not any(line.startswith(("+", "-")) and "q_proj" in line for line in shown)
+    assert changed_lines(attnlib.KVCache, attnlib.KVCache) == ""
 
 
 def without_docstrings(source: str) -> str:
@@ -80,12 +93,12 @@ def without_docstrings(source: str) -> str:
 
 def public_names() -> list[str]:
     """Return the names of attnlib that are listed."""
-    return [name for name in listings.attnlib.__all__ if name not in listings.NOT_LISTED]
+    return [name for name in attnlib.__all__ if name not in listings.NOT_LISTED]
 
 
 @pytest.mark.parametrize("name", public_names())
 def test_a_listing_is_the_same_code(name):
-    source = listings.inspect.getsource(listings.resolve(name))
+    source = inspect.getsource(listings.resolve(name))
     assert without_docstrings(listings.listing(name)) == without_docstrings(source)
 
 

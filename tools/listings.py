@@ -15,19 +15,17 @@ object's own source with each docstring cut to its summary line.
 from __future__ import annotations
 
 import argparse
-import ast
 import difflib
 import importlib
 import inspect
-import re
 import sys
-import textwrap
 from pathlib import Path
 
 import nbformat
 from nbformat import NotebookNode
 
 import attnlib
+from attnlib.source import listing_source
 from notebooks import dumps, normalise
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -40,8 +38,6 @@ MAX_COLUMNS = 96
 NOT_LISTED = {
     "__version__": "a string, not code",
 }
-
-_OPENING = re.compile(r"""[rRuUbB]*(?P<quotes>\"{3}|'{3}|"|')""")
 
 
 class ListingError(Exception):
@@ -84,36 +80,13 @@ def identity(name: str) -> str:
     return f"{target.__module__}.{target.__qualname__}"
 
 
-def cut_docstrings(source: str) -> str:
-    """Return the source with each docstring cut to its summary line; all else stays."""
-    lines = source.splitlines()
-    docstrings = [
-        node.body[0]
-        for node in ast.walk(ast.parse(source))
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
-        and ast.get_docstring(node, clean=False) is not None
-    ]
-    for node in sorted(docstrings, key=lambda node: node.lineno, reverse=True):
-        if node.end_lineno == node.lineno:
-            continue
-        first = lines[node.lineno - 1]
-        # ast counts columns in bytes of UTF-8.
-        column = len(first.encode()[: node.col_offset].decode())
-        opening = _OPENING.match(first, column)
-        text = [first[opening.end() :], *lines[node.lineno : node.end_lineno]]
-        summary = next(line.strip() for line in text if line.strip())
-        cut = first[: opening.end()] + summary + opening["quotes"]
-        lines[node.lineno - 1 : node.end_lineno] = [cut]
-    return "\n".join(lines)
-
-
 def listing(name: str) -> str:
     """Return what a listing cell shows for one name.
 
     Raises:
         ListingError: if there is no such object, or its listing exceeds the budget.
     """
-    text = cut_docstrings(textwrap.dedent(inspect.getsource(resolve(name))))
+    text = listing_source(resolve(name))
     lines = text.splitlines()
     if len(lines) > MAX_LINES:
         raise ListingError(f"{name} takes {len(lines)} lines, at most {MAX_LINES}: split it")
