@@ -32,14 +32,12 @@ def latent_forms(
         The figure.
     """
     nope, rope, value, rank = qk_nope_head_dim, qk_rope_head_dim, v_head_dim, kv_lora_rank
-    fig, (top, bottom) = plt.subplots(2, 1, figsize=(6.4, 4.9))
+    fig, (top, bottom) = plt.subplots(2, 1, figsize=(6.2, 5.0))
     tall, flat, cache_x = 1.5, 0.3, 9.3
     for ax in (top, bottom):
         blank(ax, 12.6, 3.2)
         strip(ax, cache_x, 0.75, tall, [(rank, "latent"), (rope, "k")], 1)
-        caption(
-            ax, cache_x, 0.75 + tall, "cached tokens", f"{rank} + {rope}, once for all heads"
-        )
+        caption(ax, cache_x, 0.75 + tall, "cached tokens", f"{rank} + {rope}, for all heads")
 
     top.set_title("expanded: the cache comes to the heads")
     strip(top, 0.2, 1.6, flat, [(nope, "q"), (rope, "q")], n_heads)
@@ -50,9 +48,9 @@ def latent_forms(
     caption(top, 6.3, 0.75 + tall, "values", f"{n_heads} × {value}")
     arrow(top, (1.4, 1.75), (3.3, 1.75), INK)
     arrow(top, (cache_x, 1.1), (7.3, 1.1), ROLES["latent"])
-    top.text(8.3, 1.2, "$W^{UV}$", ha="center", fontsize=11)
+    top.text(8.3, 1.2, "$W^{UV}$", ha="center", fontsize=12)
     arrow(top, (cache_x + 0.6, 0.7), (4.0, 0.7), ROLES["latent"], bend=-0.16)
-    top.text(6.9, 0.28, "$W^{UK}$", ha="center", fontsize=11)
+    top.text(6.9, -0.14, "$W^{UK}$ (rotary key: copied)", ha="center", fontsize=10)
 
     bottom.set_title("absorbed: the query comes to the cache")
     strip(bottom, 0.2, 1.85, flat, [(nope, "q"), (rope, "q")], n_heads)
@@ -60,7 +58,7 @@ def latent_forms(
     strip(bottom, 4.2, 1.85, flat, [(rank, "q"), (rope, "q")], n_heads)
     caption(bottom, 4.2, 1.85 + flat, "query in latent space", f"{n_heads} × ({rank} + {rope})")
     arrow(bottom, (1.4, 2.0), (4.1, 2.0), ROLES["latent"])
-    bottom.text(2.75, 2.12, "$W^{UK}$", ha="center", fontsize=11)
+    bottom.text(2.75, 2.12, "$W^{UK}$", ha="center", fontsize=12)
     arrow(bottom, (7.2, 2.0), (cache_x - 0.05, 1.8), INK)
     strip(bottom, 4.2, 0.75, flat, [(rank, "latent")], n_heads)
     caption(bottom, 4.2, 0.72, f"mixed latents: {n_heads} × {rank}", "", below=True)
@@ -68,7 +66,7 @@ def latent_forms(
     caption(bottom, 0.2, 0.72, f"output: {n_heads} × {value}", "", below=True)
     arrow(bottom, (cache_x - 0.05, 1.1), (7.2, 0.9), INK)
     arrow(bottom, (4.1, 0.9), (1.2, 0.9), ROLES["latent"])
-    bottom.text(2.75, 1.02, "$W^{UV}$", ha="center", fontsize=11)
+    bottom.text(2.75, 1.02, "$W^{UV}$", ha="center", fontsize=12)
     return fig
 
 
@@ -103,7 +101,7 @@ def caption(ax: Axes, x: float, y: float, name: str, size: str, *, below: bool =
         below: whether to write below the strip.
     """
     if below:
-        ax.text(x, y - 0.1, name, fontsize=9, va="top")
+        ax.text(x, y - 0.1, name, fontsize=10, va="top")
         return
-    ax.text(x, y + 0.72, name, fontsize=10)
-    ax.text(x, y + 0.42, size, fontsize=9, color=GREY)
+    ax.text(x, y + 0.76, name, fontsize=12)
+    ax.text(x, y + 0.4, size, fontsize=10, color=GREY)

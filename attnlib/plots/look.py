@@ -14,7 +14,7 @@ STYLE = str(files("attnlib.plots") / "book.mplstyle")
 
 # Okabe and Ito's palette, safe for colour-blind readers; https://jfly.uni-koeln.de/color/
 BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
-ORANGE, SKY, GREY, INK = "#E69F00", "#56B4E9", "#8a8f96", "#22262a"
+ORANGE, SKY, GREY, INK = "#E69F00", "#56B4E9", "#6b7077", "#22262a"
 
 # One colour a role and one a variant, the same on every page.
 ROLES = {"q": BLUE, "k": VERMILION, "v": GREEN, "out": INK, "latent": PURPLE}
