@@ -89,3 +89,17 @@ def test_import_is_light():
 
 def test_a_heavy_import_is_noticed():
     assert "matplotlib" in modules_after("import attnlib, matplotlib") & HEAVY
+
+
+def papers(text: str) -> set[str]:
+    """Return the arXiv numbers that a text links to."""
+    return set(re.findall(r"arxiv\.org/abs/(\d{4}\.\d{4,5})", text))
+
+
+def test_every_paper_is_in_the_bibliography():
+    """Catches a paper that a chapter cites and the bibliography lacks."""
+    assert papers("[x](https://arxiv.org/abs/1706.03762)") == {"1706.03762"}
+    listed = papers((ROOT / "bibliography.md").read_text(encoding="utf-8"))
+    for path in [*sorted((ROOT / "chapters").glob("*.ipynb")), ROOT / "intro.md"]:
+        missing = papers(path.read_text(encoding="utf-8")) - listed
+        assert not missing, f"{path.name} cites {sorted(missing)}: add them to bibliography.md"
