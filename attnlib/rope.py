@@ -177,11 +177,22 @@ class Rope:
         base: the larger, the slower the last pairs turn.
         interleaved: pair (x[2i], x[2i + 1]) instead of (x[i], x[i + D/2]).
         scaling: :class:`NtkScaling`, :class:`DynamicNtkScaling` or ``None``.
+
+    Raises:
+        ValueError: if ``base`` is not above 1 or ``scaling`` is of another kind.
     """
 
     base: float = 10000.0
     interleaved: bool = False
     scaling: NtkScaling | DynamicNtkScaling | None = None
+
+    def __post_init__(self):
+        """Check the base and the kind of scaling."""
+        if not self.base > 1:
+            raise ValueError(f"base must be above 1, got {self.base}")
+        if not isinstance(self.scaling, NtkScaling | DynamicNtkScaling | None):
+            kinds = "NtkScaling, DynamicNtkScaling or None"
+            raise ValueError(f"scaling must be {kinds}, got {self.scaling!r}")
 
     def rotate(self, *tensors: Tensor, start: int, length: int) -> tuple[Tensor, ...]:
         """Turn tensors whose tokens stand at positions start, start + 1, ...

@@ -193,6 +193,21 @@ def test_layers_name_a_size_that_does_not_fit(variant, arguments, options, messa
 
 
 @TABLE(
+    ("options", "message"),
+    [
+        ({"base": 1.0}, "base must be above 1, got 1.0"),
+        ({"base": float("nan")}, "base must be above 1, got nan"),
+        ({"scaling": "dynamic"}, "DynamicNtkScaling or None, got 'dynamic'"),
+        ({"scaling": {"factor": 2.0}}, "or None, got {'factor': 2.0}"),
+    ],
+)
+def test_rope_refuses_a_base_or_a_scaling_before_any_layer_does(options, message):
+    """Catches a setting in another library's form, which would fail far from its cause."""
+    with says(message):
+        Rope(**options)
+
+
+@TABLE(
     ("n_kv_heads", "message"),
     [
         (4, "n_heads must be a multiple of n_kv_heads, got n_heads=6, n_kv_heads=4"),
