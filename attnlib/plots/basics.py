@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from attnlib.plots.heatmaps import draw_weights
-from attnlib.plots.look import GREY, ROLES, arrow, blank, box, styled
+from attnlib.plots.look import GREY, PAPER, ROLES, arrow, blank, box, styled
 
 
 @styled
@@ -75,7 +75,7 @@ def mask_tables(masks, titles: Sequence[str]) -> Figure:
         ax.set(xticks=range(S), yticks=range(T))
         ax.set_xticks(np.arange(S + 1) - 0.5, minor=True)
         ax.set_yticks(np.arange(T + 1) - 0.5, minor=True)
-        ax.grid(which="minor", color="#fcfcfa", linewidth=1.5)
+        ax.grid(which="minor", color=PAPER, linewidth=1.5)
         ax.tick_params(which="minor", length=0)
         ax.set_title(title, fontsize=10)
     fig.supxlabel("key position", fontsize=11)
@@ -102,7 +102,7 @@ def training_and_inference(weights, tokens: Sequence[str]) -> Figure:
     axes[0].set_xlabel("training: every row at once", labelpad=8)
     draw_weights(axes[1], weights, tokens, mask=causal, numbers=False)
     for row in range(T - 1):
-        veil = plt.Rectangle((-0.5, row - 0.5), T, 1, facecolor="#fcfcfa", alpha=0.82, lw=0)
+        veil = plt.Rectangle((-0.5, row - 0.5), T, 1, facecolor=PAPER, alpha=0.82, lw=0)
         axes[1].add_patch(veil)
     frame = plt.Rectangle((-0.5, T - 1.5), T, 1, fill=False, edgecolor=ROLES["q"], lw=2.4)
     axes[1].add_patch(frame).set_clip_on(False)

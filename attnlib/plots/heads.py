@@ -15,6 +15,7 @@ from attnlib.plots.look import (
     GREEN,
     GREY,
     INK,
+    PAPER,
     PURPLE,
     ROLES,
     VERMILION,
@@ -100,7 +101,7 @@ def where_numbers_land(flat, right, wrong) -> Figure:
         for row, line in enumerate(values):
             for column, token in enumerate(line):
                 box(ax, x + column, y - row - 1, 1, 1, TOKENS[token % 4], str(token),
-                    size=12, strength=0.3, edgecolor="#fcfcfa")  # fmt: skip
+                    size=12, strength=0.3, edgecolor=PAPER)  # fmt: skip
 
     grid(flat, 0.2, center + T / 2)
     ax.plot([0.2 + D] * 2, [center - T / 2, center + T / 2], color=INK, lw=1.6, ls="--")
@@ -154,7 +155,7 @@ def by_head(panels, titles: Sequence[str], *, percent: Sequence[int] = ()) -> Fi
     fig, axes = plt.subplots(len(panels), 1, figsize=(6.2, 1.75 * len(panels) + 0.3))
     axes = np.atleast_1d(axes)
     for i, (ax, panel, title) in enumerate(zip(axes, panels, titles, strict=True)):
-        ax.pcolormesh(panel, vmin=0, vmax=1, cmap="Blues", edgecolors="#fcfcfa", linewidth=2)
+        ax.pcolormesh(panel, vmin=0, vmax=1, cmap="Blues", edgecolors=PAPER, linewidth=2)
         ax.invert_yaxis()
         for (layer, h), value in np.ndenumerate(panel):
             text = f"{100 * value:.0f}%" if i in percent else f"{value:.2f}"

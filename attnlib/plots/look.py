@@ -14,7 +14,8 @@ STYLE = str(files("attnlib.plots") / "book.mplstyle")
 
 # Okabe and Ito's palette, safe for colour-blind readers; https://jfly.uni-koeln.de/color/
 BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
-ORANGE, SKY, GREY, INK = "#E69F00", "#56B4E9", "#6b7077", "#22262a"
+ORANGE, SKY, GREY, INK = "#E69F00", "#56B4E9", "#5b6067", "#22262a"
+PAPER, RULE = "#fcfcfa", "#d9dbdd"  # the card, as in the style file, and faint lines on it
 
 # One colour a role and one a variant, the same on every page.
 ROLES = {"q": BLUE, "k": VERMILION, "v": GREEN, "out": INK, "latent": PURPLE}

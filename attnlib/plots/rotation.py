@@ -17,6 +17,7 @@ from attnlib.plots.look import (
     ORANGE,
     PURPLE,
     ROLES,
+    RULE,
     VERMILION,
     arrow,
     blank,
@@ -24,8 +25,6 @@ from attnlib.plots.look import (
     styled,
     tint,
 )
-
-FAINT = "#5b6067"
 
 
 @styled
@@ -45,9 +44,9 @@ def turned_arrows(q, k, titles: Sequence[str], scores: Sequence[float]) -> Figur
     fig, axes = plt.subplots(1, len(titles), figsize=(6.4, 2.75))
     reach = 1.12 * max(np.linalg.norm(q, axis=1).max(), np.linalg.norm(k, axis=1).max())
     for ax, ask, answer, title, score in zip(axes, q, k, titles, scores, strict=True):
-        ax.add_patch(plt.Circle((0, 0), 0.86 * reach, fill=False, color="#d9dbdd", lw=1))
-        ax.plot([-reach, reach], [0, 0], color="#d9dbdd", lw=1, zorder=0)
-        ax.plot([0, 0], [-reach, reach], color="#d9dbdd", lw=1, zorder=0)
+        ax.add_patch(plt.Circle((0, 0), 0.86 * reach, fill=False, color=RULE, lw=1))
+        ax.plot([-reach, reach], [0, 0], color=RULE, lw=1, zorder=0)
+        ax.plot([0, 0], [-reach, reach], color=RULE, lw=1, zorder=0)
         from_k = np.degrees(np.arctan2(answer[1], answer[0]))
         from_q = np.degrees(np.arctan2(ask[1], ask[0]))
         first, last = (from_q, from_k) if (from_k - from_q) % 360 < 180 else (from_k, from_q)
@@ -90,7 +89,7 @@ def wavelengths(tokens_per_turn: Mapping[str, object], trained: int) -> Figure:
             va="bottom", fontsize=10, color=color,
         )  # fmt: skip
     ax.axhspan(1, trained, color=tint(GREY, 0.18), lw=0, zorder=0)
-    ax.text(0.5, trained * 0.8, f"full turn within {trained:,} tokens", va="top", color=FAINT,
+    ax.text(0.5, trained * 0.8, f"full turn within {trained:,} tokens", va="top", color=GREY,
             fontsize=10)  # fmt: skip
     ax.set(yscale="log", xlim=(0, len(values) - 1), ylim=(2, None))
     ax.set(xlabel="pair i", ylabel="tokens per full turn")
@@ -118,13 +117,13 @@ def pairings(width: int) -> Figure:
     ]
     for name, y, pairs in layouts:
         ax.text(2.5, y + 0.42, name, ha="right", va="center", fontsize=11)
-        ax.text(2.5, y - 0.35, "pair", ha="right", va="center", fontsize=10, color=FAINT)
+        ax.text(2.5, y - 0.35, "pair", ha="right", va="center", fontsize=10, color=GREY)
         for i, (a, b) in enumerate(pairs):
             color = colors[i % len(colors)]
             for number in (a, b):
                 box(ax, 2.8 + number, y, 0.84, 0.84, color, str(number), size=11)
                 at = (3.22 + number, y - 0.35)
-                ax.text(*at, str(i), ha="center", va="center", fontsize=10, color=FAINT)
+                ax.text(*at, str(i), ha="center", va="center", fontsize=10, color=GREY)
             middle, reach = 3.22 + (a + b) / 2, b - a
             height = 0.9 if reach == 1 else 1.3 + 0.55 * i
             arc = Arc((middle, y + 0.9), reach, height, theta1=0, theta2=180, color=color, lw=2)
@@ -155,11 +154,11 @@ def angles_beyond(positions, angles: Mapping[str, object], trained: int) -> Figu
         ax.annotate(label, (positions[-1], values[-1]), (-4, 5), textcoords="offset points",
                     ha="right", va="bottom", fontsize=10, color=color)  # fmt: skip
     ax.axhspan(0, seen, color=tint(GREY, 0.2), lw=0, zorder=0)
-    ax.axvline(trained, color=FAINT, lw=1.2, ls=(0, (2, 2)))
+    ax.axvline(trained, color=GREY, lw=1.2, ls=(0, (2, 2)))
     top = 1.15 * max(float(values[-1]) for values in angles.values())
-    ax.text(trained, top, " trained up to here", va="top", color=FAINT, fontsize=10)
+    ax.text(trained, top, " trained up to here", va="top", color=GREY, fontsize=10)
     ax.text(positions[-1], seen * 0.04, "angles seen in training", ha="right", va="bottom",
-            color=FAINT, fontsize=10)  # fmt: skip
+            color=GREY, fontsize=10)  # fmt: skip
     ax.set(xlim=(0, positions[-1]), ylim=(0, top))
     ticks = range(0, int(positions[-1]) + 1, trained)
     ax.set_xticks(ticks, [f"{tick:,}" for tick in ticks])

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from attnlib.plots.look import BLUE, GREY, INK, ROLES, VERMILION, styled, tint
+from attnlib.plots.look import BLUE, GREY, INK, PAPER, ROLES, VERMILION, styled, tint
 
 # Scaled and unscaled have one look on every picture of the chapter.
 SCALED = {"color": BLUE, "marker": "o", "linestyle": "-"}
@@ -99,7 +99,7 @@ def saturation(widths: Sequence[int], largest, keys_in_use, n_keys: int) -> Figu
     left.set(ylabel="largest weight, mean", ylim=(0, 1.05))
     right.set(ylabel=f"keys in use, of {n_keys}", ylim=(0, n_keys * 1.05))
     right.axhline(n_keys, color=GREY, lw=1, ls=":")
-    right.text(widths[0], n_keys * 0.97, "uniform", va="top", fontsize=10, color="#5b6067")
+    right.text(widths[0], n_keys * 0.97, "uniform", va="top", fontsize=10, color=GREY)
     left.text(widths[-1], 0.82, "no scale", ha="right", fontsize=10, color=VERMILION)
     left.text(widths[-1], 0.11, "1 / sqrt(D)", ha="right", fontsize=10, color=BLUE)
     right.text(widths[-1], n_keys * 0.09, "no scale", ha="right", fontsize=10, color=VERMILION)
@@ -126,7 +126,7 @@ def softmax_gradients(widths: Sequence[int], jacobian, to_query) -> Figure:
         for looks, (mean, median) in zip((SCALED, UNSCALED), values, strict=True):
             plain = {key: value for key, value in looks.items() if key != "linestyle"}
             ax.plot(widths, mean, **plain, ls="-")
-            ax.plot(widths, median, **plain, ls=":", markerfacecolor="#fcfcfa")
+            ax.plot(widths, median, **plain, ls=":", markerfacecolor=PAPER)
         ax.set_yscale("log")
         width_axis(ax, widths)
         ax.set_title(title, fontsize=11)
@@ -134,11 +134,11 @@ def softmax_gradients(widths: Sequence[int], jacobian, to_query) -> Figure:
     handles = [
         plt.Line2D([], [], color=VERMILION, marker="s", ls="-", label="no scale, mean"),
         plt.Line2D(
-            [], [], color=VERMILION, marker="s", ls=":", mfc="#fcfcfa", label="no scale, median"
+            [], [], color=VERMILION, marker="s", ls=":", mfc=PAPER, label="no scale, median"
         ),
         plt.Line2D([], [], color=BLUE, marker="o", ls="-", label="1 / sqrt(D), mean"),
         plt.Line2D(
-            [], [], color=BLUE, marker="o", ls=":", mfc="#fcfcfa", label="1 / sqrt(D), median"
+            [], [], color=BLUE, marker="o", ls=":", mfc=PAPER, label="1 / sqrt(D), median"
         ),
     ]
     fig.legend(handles=handles, loc="outside upper center", ncols=2, columnspacing=2)
