@@ -7,16 +7,14 @@ tests prove that it catches a page that is broken on purpose and leaves a sound 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from threading import Thread
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
-import browser
 import build_site
 import serve
 
@@ -140,30 +138,6 @@ def shortcomings(shown: dict) -> list[str]:
         elif PICTURE_NAME.search(alt.strip()):
             found.append(f"image with a file's name as alternative text: {alt[:60]}")
     return found
-
-
-@pytest.fixture(scope="session")
-def chromium() -> Iterator[Browser]:
-    """One Chromium for all pages, which can look up no address but this machine's."""
-    arguments = [
-        *browser.LAUNCH_ARGUMENTS,
-        "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-    ]
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(
-            executable_path=browser.executable(), args=arguments
-        )
-        yield launched
-        launched.close()
-
-
-@pytest.fixture(scope="session")
-def address() -> Iterator[str]:
-    """The address of the built book, served while the tests run."""
-    with serve.server(SITE) as book:
-        Thread(target=book.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{book.server_port}/"
-        book.shutdown()
 
 
 def test_the_site_is_built_from_what_is_here():

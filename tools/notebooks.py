@@ -52,6 +52,7 @@ METADATA = {
 KEPT_CELL_METADATA = ("attnlib", "mystnb", "tags")
 COLOUR = re.compile(r"\x1b\[[\d;]*m")  # a terminal's, in tracebacks
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+WIDGET_CODE = re.compile(r'<(style|script) data-attnlib="(\w+)">.*?</\1>', re.DOTALL)
 
 CELL_TIMEOUT_S = 300
 SLOW_CHAPTER_S = 60
@@ -123,7 +124,8 @@ def normal_outputs(outputs: list[NotebookNode], number: int | None) -> list[Note
     """Return outputs without what changes from run to run.
 
     Neighbouring pieces of one stream are joined, a traceback is cut to its last line (its
-    frames hold paths), and a widget's view, whose id is random, gives way to its HTML.
+    frames hold paths), and a widget's view, whose id is random, gives way to its HTML, with
+    the code that attnlib has today.
     """
     result: list[NotebookNode] = []
     for output in outputs:
@@ -138,10 +140,19 @@ def normal_outputs(outputs: list[NotebookNode], number: int | None) -> list[Note
             new.pop("transient", None)
             if "text/html" in new.data:
                 new.data.pop(WIDGET_VIEW, None)
+                new.data["text/html"] = WIDGET_CODE.sub(todays_code, new.data["text/html"])
             if new.output_type == "execute_result":
                 new.execution_count = number
         result.append(new)
     return result
+
+
+def todays_code(element: re.Match) -> str:
+    """Return attnlib's own code for a style or script element of a widget's stored HTML."""
+    from attnlib.widgets import base  # only where a chapter has a widget
+
+    make = {"style": base.style_element, "script": base.script_element}[element[1]]
+    return make(element[2])
 
 
 def dumps(notebook: NotebookNode) -> str:

@@ -44,6 +44,8 @@ def pytest(*arguments: str) -> tuple[str, ...]:
     return (PYTHON, "-m", "pytest", "-q", *arguments)
 
 
+GUARD_FILES = ("test_notebooks.py", "test_repository.py", "test_tools.py")
+
 STEPS = (
     Step(
         "chromium",
@@ -84,7 +86,7 @@ STEPS = (
     Step(
         "guards",
         "what nbval cannot see in a notebook, and the repository itself",
-        (pytest("tests", "--ignore=tests/unit", "--ignore=tests/test_site.py"),),
+        (pytest(*(f"tests/{name}" for name in GUARD_FILES)),),
         "each failure names the file, the cell and the rule.",
     ),
     Step(
@@ -119,6 +121,12 @@ STEPS = (
         "every page in Chromium, over http and from disk, with no other address",
         (pytest("tests/test_site.py"),),
         "`make book` serves the page that fails; tests/test_site.py says what it looks for.",
+    ),
+    Step(
+        "widgets",
+        "every widget on its page, driven by mouse, keys and touch, against attnlib",
+        (pytest("tests/widgets", "-n2", "--dist=loadfile"),),
+        "`make book` serves the page; one file: .venv/bin/python -m pytest tests/widgets/FILE",
     ),
 )
 

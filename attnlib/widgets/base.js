@@ -1,0 +1,246 @@
+// Shared by all widgets: how a figure is framed, controlled and kept in step with Python.
+//
+// A widget's own file follows this one in the same module and defines `render({ model, el })`.
+// `model` is anywidget's where a kernel lives; on a page without one, `mount` makes a `Still`.
+
+/** A model without a kernel: values, and who wants to know when one changes. */
+class Still {
+  constructor(values) {
+    this.values = values;
+    this.listeners = {};
+  }
+
+  get(name) {
+    return this.values[name];
+  }
+
+  set(name, value) {
+    if (this.values[name] === value) return;
+    this.values[name] = value;
+    for (const listener of this.listeners[`change:${name}`] ?? []) listener();
+  }
+
+  on(event, listener) {
+    (this.listeners[event] ??= []).push(listener);
+  }
+
+  off(event, listener) {
+    this.listeners[event] = (this.listeners[event] ?? []).filter((other) => other !== listener);
+  }
+
+  save_changes() {}
+}
+
+/** Whether a kernel stands behind the model. */
+const isLive = (model) => !(model instanceof Still);
+
+/** Draw a widget in place of the table that pages without scripts show. */
+function mount(render, script) {
+  const root = script.parentElement;
+  const fallback = root.querySelector(".attnlib-fallback");
+  const el = root.insertBefore(h("div"), fallback);
+  try {
+    const values = JSON.parse(root.querySelector('script[type="application/json"]').text);
+    render({ model: new Still(values), el });
+    el.append(h("details", { class: "as-table" }, h("summary", {}, "As a table"), fallback));
+  } catch (error) {
+    el.remove(); // the table says the same
+    throw error;
+  }
+}
+
+/** Set a trait, here and in Python. */
+function put(model, name, value) {
+  model.set(name, value);
+  model.save_changes();
+}
+
+/** Call `draw` now and whenever one of the traits changes; return what ends that. */
+function watch(model, names, draw) {
+  for (const name of names) model.on(`change:${name}`, draw);
+  draw();
+  return () => names.forEach((name) => model.off(`change:${name}`, draw));
+}
+
+/** Make an element: h("p", { class: "note", onclick: act }, "text", child, ...). */
+function h(tag, attributes = {}, ...children) {
+  return build(document.createElement(tag), attributes, children);
+}
+
+/** Make an SVG element, in the same way. */
+function s(tag, attributes = {}, ...children) {
+  return build(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, children);
+}
+
+function build(element, attributes, children) {
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (value === true) element.setAttribute(name, "");
+    else if (value !== false && value != null) element.setAttribute(name, value);
+  }
+  element.append(...children.filter((child) => child != null));
+  return element;
+}
+
+/** A name for an element that occurs once in the document. */
+const uid = () => `attnlib-${Math.random().toString(36).slice(2, 10)}`;
+
+/**
+ * Begin a figure: its title, a place for controls, one for the drawing, and what is read aloud.
+ *
+ * Key presses end here, Tab excepted: JupyterLab would take arrows for its own commands.
+ */
+function frame(el, title) {
+  el.classList.add("attnlib");
+  const controls = h("div", { class: "controls" });
+  const body = h("div", { class: "body" });
+  const status = h("p", { class: "spoken", role: "status" });
+  const caption = h("figcaption", {}, title);
+  el.replaceChildren(h("figure", {}, caption, controls, body, status));
+  el.addEventListener("keydown", (event) => event.key !== "Tab" && event.stopPropagation());
+  let timer = 0;
+  let first = true;
+  const say = (text) => {
+    if (first) first = false; // a page that has just opened keeps quiet
+    else {
+      clearTimeout(timer); // while a key is held down, only the last word counts
+      timer = setTimeout(() => (status.textContent = text), 250);
+    }
+  };
+  return { controls, body, caption, say };
+}
+
+/** A slider over a list of values, bound to a trait that holds one of them. */
+function slider(model, name, { label, values, format = String }) {
+  const id = uid();
+  const input = h("input", { id, type: "range", min: 0, max: values.length - 1, step: 1 });
+  const shown = h("output", { for: id });
+  input.addEventListener("input", () => put(model, name, values[input.value]));
+  watch(model, [name], () => {
+    input.value = values.indexOf(model.get(name));
+    shown.textContent = format(model.get(name));
+    input.setAttribute("aria-valuetext", shown.textContent);
+  });
+  return h("div", { class: "control slider" }, h("label", { for: id }, label), input, shown);
+}
+
+/** A row of radio buttons, [value, text] each, bound to a trait. */
+function choice(model, name, { label, options }) {
+  const group = uid();
+  const inputs = options.map(([value, text]) => {
+    const input = h("input", { type: "radio", name: group });
+    input.addEventListener("change", () => put(model, name, value));
+    return { value, input, node: h("label", {}, input, h("span", {}, text)) };
+  });
+  watch(model, [name], () => {
+    for (const { value, input } of inputs) input.checked = value === model.get(name);
+  });
+  const nodes = inputs.map(({ node }) => node);
+  return h("fieldset", { class: "control choice" }, h("legend", {}, label), ...nodes);
+}
+
+/** A drop-down list of [value, text], bound to a trait. */
+function dropdown(model, name, { label, options }) {
+  const id = uid();
+  const rows = options.map(([, text]) => h("option", {}, text));
+  const input = h("select", { id }, ...rows);
+  input.addEventListener("change", () => put(model, name, options[input.selectedIndex][0]));
+  watch(model, [name], () => {
+    input.selectedIndex = options.findIndex(([value]) => value === model.get(name));
+  });
+  return h("div", { class: "control" }, h("label", { for: id }, label), input);
+}
+
+/** A box to tick, bound to a boolean trait. */
+function tick(model, name, { label }) {
+  const input = h("input", { type: "checkbox" });
+  input.addEventListener("change", () => put(model, name, input.checked));
+  watch(model, [name], () => (input.checked = model.get(name)));
+  return h("label", { class: "control tick" }, input, h("span", {}, label));
+}
+
+/** A whole number within limits, bound to a trait; what does not fit is marked and not set. */
+function number(model, name, { label, min, max, unit = "" }) {
+  const id = uid();
+  const input = h("input", { id, type: "number", min, max, step: 1, inputmode: "numeric" });
+  const complaint = h("span", { class: "complaint", role: "alert" });
+  input.addEventListener("input", () => {
+    const value = Number(input.value);
+    const fits = input.value !== "" && Number.isInteger(value) && value >= min && value <= max;
+    input.setAttribute("aria-invalid", String(!fits));
+    complaint.textContent = fits ? "" : `a whole number from ${grouped(min)} to ${grouped(max)}`;
+    if (fits) put(model, name, value);
+  });
+  watch(model, [name], () => {
+    if (Number(input.value) !== model.get(name)) input.value = model.get(name);
+  });
+  const unitNode = unit && h("span", { class: "unit" }, unit);
+  const nodes = [h("label", { for: id }, label), input, unitNode || null, complaint];
+  return h("div", { class: "control number" }, ...nodes);
+}
+
+/**
+ * A chart that is as wide as its place: `paint` gets the plot's edges in pixels and returns SVG.
+ * Call the `draw` of the result when the numbers changed, and give `node` an aria-label.
+ */
+function chart(height, paint, { left = 48, right = 12, top = 14, bottom = 36 } = {}) {
+  const node = s("svg", { role: "img", width: "100%", height });
+  let width = 0;
+  const draw = () => {
+    if (width < 1) return;
+    node.setAttribute("viewBox", `0 0 ${width} ${height}`);
+    node.replaceChildren(...paint({ left, right: width - right, top, bottom: height - bottom }));
+  };
+  new ResizeObserver(([entry]) => {
+    if (Math.abs(entry.contentRect.width - width) < 1) return;
+    width = entry.contentRect.width;
+    draw();
+  }).observe(node);
+  return { node, draw };
+}
+
+/** From data to pixels, linear or logarithmic. */
+function scale([low, high], [from, to], { log = false } = {}) {
+  const f = log ? Math.log2 : Number;
+  return (x) => from + ((f(x) - f(low)) / (f(high) - f(low))) * (to - from);
+}
+
+/** Axes of a chart: ticks are [value, text]; labels say what is drawn, with its unit. */
+function axes({ left, right, top, bottom }, { x, y, xTicks = [], yTicks = [], xLabel, yLabel }) {
+  const end = { "text-anchor": "end", "dominant-baseline": "middle" };
+  return [
+    s("path", { class: "frame", d: `M${left} ${top}V${bottom}H${right}` }),
+    ...xTicks.flatMap(([value, text]) => [
+      s("path", { class: "frame", d: `M${x(value)} ${bottom}v4` }),
+      s("text", { x: x(value), y: bottom + 16, "text-anchor": "middle" }, text),
+    ]),
+    ...yTicks.flatMap(([value, text]) => [
+      s("path", { class: "rule", d: `M${left} ${y(value)}H${right}` }),
+      s("text", { x: left - 6, y: y(value), ...end }, text),
+    ]),
+    s("text", { x: (left + right) / 2, y: bottom + 32, "text-anchor": "middle" }, xLabel ?? ""),
+    s("text", { x: 0, y: top - 4 }, yLabel ?? ""), // above the axis: no reader turns the head
+  ];
+}
+
+/** Numbers in 0 to 1 from what `pack` in base.py made of them. */
+function unpack(text) {
+  const bytes = Uint8Array.from(atob(text.slice("u16:".length)), (c) => c.charCodeAt(0));
+  const view = new DataView(bytes.buffer);
+  return Float32Array.from({ length: bytes.length / 2 }, (_, i) => view.getUint16(2 * i, true) / 65535);
+}
+
+/** Keep a number within limits. */
+const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
+
+/** An integer with commas, as Python's f"{n:,}". */
+const grouped = (n) => String(n).replace(/\B(?=(\d{3})+$)/g, ",");
+
+/** A number with that many decimals, and a true minus. */
+const fixed = (x, digits = 2) => x.toFixed(digits).replace(/^-(0\.0*)$/, "$1").replace("-", "−");
+
+/** The value of a polynomial [[factor, [name, ...]], ...] for named sizes. */
+function evaluate(polynomial, sizes) {
+  const term = ([factor, names]) => names.reduce((product, name) => product * sizes[name], factor);
+  return polynomial.reduce((sum, part) => sum + term(part), 0);
+}

@@ -1,0 +1,296 @@
+// The attention heatmap. A row asks, a column answers; one cell is one pixel of a canvas, and
+// the browser enlarges it, so that a thousand cells cost no more than one.
+
+const SHADE = [27, 132, 201]; // as far from white as from the dark page; its opacity is the weight
+
+function render({ model, el }) {
+  const { controls, body, say } = frame(el, model.get("label"));
+  const map = h("canvas");
+  const marks = s("svg", { preserveAspectRatio: "none", "aria-hidden": "true" });
+  const cursor = h(
+    "div",
+    { class: "map", tabindex: 0, role: "slider", "aria-label": "query", "aria-orientation": "vertical" },
+    map,
+    marks,
+  );
+  const rowNames = h("div", { class: "names rows", "aria-hidden": "true" });
+  const columnNames = h("div", { class: "names columns", "aria-hidden": "true" });
+  const legend = h("p", { class: "note legend" });
+  const heading = h("p", { class: "reading" });
+  const answers = h("ol", { class: "answers" });
+  const sum = h("p", { class: "sum" });
+  const asked = h("p", { class: "note" });
+  const strip = h("div", { class: "strip" });
+  const heads = h("fieldset", { class: "heads" });
+  const others = h("div", { class: "others" });
+
+  body.append(
+    h(
+      "div",
+      { class: "sheet" },
+      h("p", { class: "axis along", "aria-hidden": "true" }, "key: answers →"),
+      columnNames,
+      h("p", { class: "axis down", "aria-hidden": "true" }, "query: asks →"),
+      rowNames,
+      cursor,
+    ),
+    h("div", { class: "side" }, heading, answers, sum, asked, legend),
+    strip,
+    heads,
+    h("p", { class: "note" }, "Arrow keys, a click or a touch move the cursor: up and down the query, left and right the key."),
+  );
+  if (isLive(model) && model.get("data").asks) el.querySelector("figure").append(asking(model));
+
+  let data, all, layer, hovered; // hovered: [query, key] under the pointer, each or both
+
+  /** The weight of a query on a key in the head shown. */
+  const weight = (t, at) => layer[(model.get("head") * data.T + t) * data.S + at];
+  const isHidden = (t, at) => data.hidden[t * data.S + at] === "1";
+
+  /** Take in new data: names, hatching, controls. */
+  function load() {
+    const [L, H, T, S] = model.get("data").shape;
+    data = { ...model.get("data"), L, H, T, S };
+    all = unpack(data.weights);
+    hovered = [null, null];
+    Object.assign(map, { width: S, height: T });
+    marks.setAttribute("viewBox", `0 0 ${S} ${T}`);
+    el.style.setProperty("--rows", T);
+    el.style.setProperty("--columns", S);
+    el.style.setProperty("--longest", Math.min(10, Math.max(...data.queries.map((name) => name.length))));
+    el.classList.toggle("packed", Math.max(T, S) > 32);
+    rowNames.replaceChildren(...data.queries.map((name) => h("span", {}, name)));
+    columnNames.replaceChildren(...data.keys.map((name) => h("span", {}, name)));
+    cursor.setAttribute("aria-valuemin", 1);
+    cursor.setAttribute("aria-valuemax", T);
+    const dense = Math.max(T, S) <= 12; // large cells get more lines
+    let hatching = "";
+    for (let t = 0; t < T; t++) {
+      for (let at = 0; at < S; at++) {
+        if (!isHidden(t, at)) continue;
+        hatching += `M${at} ${t + 1}l1 -1`;
+        if (dense) hatching += `M${at} ${t + 0.5}l.5 -.5M${at + 0.5} ${t + 1}l.5 -.5`;
+      }
+    }
+    marks.replaceChildren(
+      s("path", { class: "hatching", d: hatching }),
+      s("rect", { class: "column", y: 0, width: 1, height: T }),
+      s("rect", { class: "row", x: 0, width: S, height: 1 }),
+      s("rect", { class: "cell", width: 1, height: 1 }),
+    );
+    controls.replaceChildren();
+    if (L > 1) {
+      const options = Array.from({ length: L }, (_, i) => [i, String(i)]);
+      controls.append(choice(model, "layer", { label: "layer", options }));
+    }
+    strip.replaceChildren(
+      h("span", { class: "note" }, data.same ? "Tokens, shaded by how much the query attends to them:" : "Queries:"),
+      ...data.queries.map((name, t) => chip(name, t)),
+    );
+    drawHeads();
+  }
+
+  /** A token in the strip: pointing at it previews its row and its column, a click stays. */
+  function chip(name, t) {
+    const show = () => hover(t, data.same ? t : null);
+    return h(
+      "button",
+      {
+        type: "button",
+        onclick: () => select(t, model.get("key")),
+        onpointerenter: show,
+        onpointerleave: () => hover(null, null),
+        onfocus: show,
+        onblur: () => hover(null, null),
+      },
+      name,
+    );
+  }
+
+  /** Pictures of all heads of the layer, of which one is chosen. */
+  function drawHeads() {
+    const group = uid();
+    const size = data.T * data.S;
+    layer = all.subarray(model.get("layer") * data.H * size, (model.get("layer") + 1) * data.H * size);
+    heads.hidden = data.H < 2;
+    heads.replaceChildren(
+      h("legend", {}, `Heads${data.L > 1 ? ` of layer ${model.get("layer")}` : ""}: choose one to enlarge it`),
+      ...Array.from({ length: data.H }, (_, head) => {
+        const picture = h("canvas", { width: data.S, height: data.T, "aria-hidden": "true" });
+        paint(picture, layer.subarray(head * size, (head + 1) * size));
+        const input = h("input", { type: "radio", name: group, value: head });
+        input.checked = head === model.get("head");
+        input.addEventListener("change", () => put(model, "head", head));
+        return h("label", {}, input, picture, h("span", {}, `head ${head}`));
+      }),
+    );
+    draw();
+  }
+
+  /** Paint weights, one pixel each; the largest of the layer is the darkest. */
+  function paint(canvas, weights) {
+    const context = canvas.getContext("2d");
+    const image = context.createImageData(data.S, data.T);
+    const scale = 255 / Math.max(darkest(), 1e-6);
+    for (let i = 0; i < weights.length; i++) {
+      image.data.set(SHADE, 4 * i);
+      image.data[4 * i + 3] = weights[i] * scale;
+    }
+    context.putImageData(image, 0, 0);
+  }
+
+  const darkest = () => layer.reduce((most, weight) => Math.max(most, weight), 0);
+
+  /** Show the head and the cursor. */
+  function draw() {
+    const size = data.T * data.S;
+    const head = clamp(model.get("head"), 0, data.H - 1);
+    paint(map, layer.subarray(head * size, (head + 1) * size));
+    heads.querySelectorAll("input").forEach((input, i) => (input.checked = i === head));
+    legend.replaceChildren(
+      "0.00 ",
+      h("span", { class: "scale" }),
+      ` ${fixed(darkest())}${data.hidden ? ", hatched: hidden by the mask" : ""}`,
+    );
+    point();
+    say(words(model.get("query"), model.get("key")));
+  }
+
+  /** Show the cursor, or what the pointer is over. */
+  function point() {
+    const t = clamp(hovered[0] ?? model.get("query"), 0, data.T - 1);
+    const at = hovered[0] === null && hovered[1] === null ? model.get("key") : hovered[1];
+    const [, column, row, cell] = marks.children;
+    row.setAttribute("y", t);
+    for (const mark of [column, cell]) {
+      mark.setAttribute("x", at ?? 0);
+      mark.classList.toggle("away", at === null);
+    }
+    cell.setAttribute("y", t);
+    rowNames.childNodes.forEach((name, i) => name.classList.toggle("on", i === t));
+    columnNames.childNodes.forEach((name, i) => name.classList.toggle("on", i === at));
+    strip.querySelectorAll("button").forEach((button, i) => {
+      button.setAttribute("aria-pressed", String(i === t));
+      if (data.same) button.style.setProperty("--share", `${100 * weight(t, i)}%`);
+    });
+    cursor.setAttribute("aria-valuenow", model.get("query") + 1);
+    cursor.setAttribute("aria-valuetext", words(model.get("query"), model.get("key")));
+    read(t, at);
+  }
+
+  /** The keys of a query, the largest weight first, hidden ones left out. */
+  function order(t) {
+    const seen = [...Array(data.S).keys()].filter((at) => !isHidden(t, at));
+    return seen.sort((a, b) => weight(t, b) - weight(t, a) || a - b);
+  }
+
+  /** Write beside the map what the row of a query says. */
+  function read(t, at) {
+    const seen = order(t);
+    const shown = seen.slice(0, 8);
+    if (at !== null && !isHidden(t, at) && !shown.includes(at)) shown[7] = at;
+    heading.replaceChildren(h("b", {}, data.queries[t]), ` (query ${t}) attends to`);
+    answers.replaceChildren(
+      ...shown.map((key) =>
+        h(
+          "li",
+          { class: key === at && "on", "data-key": key },
+          h("span", { class: "token" }, data.keys[key]),
+          h("span", { class: "bar", style: `--share: ${100 * weight(t, key)}%` }),
+          h("span", { class: "value" }, fixed(weight(t, key))),
+        ),
+      ),
+    );
+    const total = seen.reduce((total, key) => total + weight(t, key), 0);
+    const rest = seen.length - shown.length;
+    const hidden = data.S - seen.length;
+    sum.textContent = `sum of the row: ${fixed(total, 3)}`;
+    const parts = [];
+    if (rest > 0) parts.push(`${rest} more seen`);
+    if (hidden > 0) parts.push(`${hidden} hidden`);
+    if (parts.length) sum.append(h("span", { class: "note" }, ` (${parts.join(", ")})`));
+    asked.textContent = "";
+    if (at !== null) {
+      const askers = [...Array(data.T).keys()].filter((query) => !isHidden(query, at));
+      askers.sort((a, b) => weight(b, at) - weight(a, at) || a - b);
+      const text = askers.slice(0, 3).map((query) => `${fixed(weight(query, at))} from ${data.queries[query]}`);
+      const state = isHidden(t, at) ? ` is hidden from ${data.queries[t]}; it` : "";
+      asked.textContent = `As a key, ${data.keys[at]} (${at})${state} gets ${text.join(", ")}.`;
+    }
+  }
+
+  /** The row of a query in a sentence. */
+  function words(t, at) {
+    const seen = order(t);
+    const shown = at === null || isHidden(t, at) || seen.slice(0, 4).includes(at) ? seen.slice(0, 4) : [at, ...seen.slice(0, 3)];
+    const list = shown.map((key) => `${data.keys[key]}: ${fixed(weight(t, key))}`).join(", ");
+    const total = seen.reduce((total, key) => total + weight(t, key), 0);
+    return `${data.queries[t]}, query ${t}, attends to ${list || "nobody"}; sum ${fixed(total, 3)}`;
+  }
+
+  function hover(t, at) {
+    hovered = [t, at];
+    point();
+  }
+
+  function select(t, at) {
+    model.set("query", clamp(t, 0, data.T - 1));
+    model.set("key", at === null ? null : clamp(at, 0, data.S - 1));
+    model.save_changes();
+  }
+
+  /** The cell under a pointer. */
+  function cellAt(event) {
+    const box = map.getBoundingClientRect();
+    const t = Math.floor(((event.clientY - box.top) / box.height) * data.T);
+    const at = Math.floor(((event.clientX - box.left) / box.width) * data.S);
+    return [clamp(t, 0, data.T - 1), clamp(at, 0, data.S - 1)];
+  }
+
+  cursor.addEventListener("pointermove", (event) => hover(...cellAt(event)));
+  cursor.addEventListener("pointerleave", () => hover(null, null));
+  cursor.addEventListener("click", (event) => {
+    hovered = [null, null];
+    select(...cellAt(event));
+  });
+  cursor.addEventListener("keydown", (event) => {
+    const t = model.get("query");
+    const at = model.get("key") ?? t;
+    const steps = {
+      ArrowUp: [t - 1, model.get("key")],
+      ArrowDown: [t + 1, model.get("key")],
+      ArrowLeft: [t, at - (model.get("key") !== null)],
+      ArrowRight: [t, at + (model.get("key") !== null)],
+      PageUp: [t - 10, model.get("key")],
+      PageDown: [t + 10, model.get("key")],
+      Home: [0, model.get("key")],
+      End: [data.T - 1, model.get("key")],
+      Escape: [t, null],
+    };
+    if (!(event.key in steps)) return;
+    event.preventDefault();
+    hovered = [null, null];
+    select(...steps[event.key]);
+  });
+
+  const ends = [
+    watch(model, ["data"], load),
+    watch(model, ["layer"], drawHeads),
+    watch(model, ["head", "query", "key"], draw),
+  ];
+  return () => ends.forEach((end) => end());
+}
+
+/** With a kernel: a sequence of the reader's own. */
+function asking(model) {
+  const id = uid();
+  const input = h("input", { id, type: "text", size: 24, autocomplete: "off", spellcheck: "false" });
+  const answer = h("p", { class: "complaint", role: "alert" });
+  const submit = (event) => {
+    event.preventDefault();
+    put(model, "text", input.value);
+  };
+  watch(model, ["message"], () => (answer.textContent = model.get("message")));
+  const label = h("label", { for: id }, "Another sequence");
+  return h("form", { class: "control asking", onsubmit: submit }, label, input, h("button", {}, "Show"), answer);
+}
