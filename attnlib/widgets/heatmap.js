@@ -51,6 +51,7 @@ function render({ model, el }) {
   function load() {
     const [L, H, T, S] = model.get("data").shape;
     data = { ...model.get("data"), L, H, T, S };
+    data.repeats = new Set(data.keys).size < S; // then a key is told by its place as well
     all = unpack(data.weights);
     hovered = [null, null];
     Object.assign(map, { width: S, height: T });
@@ -80,8 +81,7 @@ function render({ model, el }) {
     );
     controls.replaceChildren();
     if (L > 1) {
-      const options = Array.from({ length: L }, (_, i) => [i, String(i)]);
-      controls.append(choice(model, "layer", { label: "layer", options }));
+      controls.append(choice(model, "layer", { label: "show", options: data.layers.map((name, i) => [i, name]) }));
     }
     strip.replaceChildren(
       h("span", { class: "note" }, data.same ? "Tokens, shaded by how much the query attends to them:" : "Queries:"),
@@ -114,14 +114,14 @@ function render({ model, el }) {
     layer = all.subarray(model.get("layer") * data.H * size, (model.get("layer") + 1) * data.H * size);
     heads.hidden = data.H < 2;
     heads.replaceChildren(
-      h("legend", {}, `Heads${data.L > 1 ? ` of layer ${model.get("layer")}` : ""}: choose one to enlarge it`),
+      h("legend", {}, `All heads${data.L > 1 ? `, ${data.layers[model.get("layer")]}` : ""}: choose one to enlarge it`),
       ...Array.from({ length: data.H }, (_, head) => {
         const picture = h("canvas", { width: data.S, height: data.T, "aria-hidden": "true" });
         paint(picture, layer.subarray(head * size, (head + 1) * size));
         const input = h("input", { type: "radio", name: group, value: head });
         input.checked = head === model.get("head");
         input.addEventListener("change", () => put(model, "head", head));
-        return h("label", {}, input, picture, h("span", {}, `head ${head}`));
+        return h("label", {}, input, picture, h("span", {}, data.heads[head]));
       }),
     );
     draw();
@@ -195,7 +195,7 @@ function render({ model, el }) {
         h(
           "li",
           { class: key === at && "on", "data-key": key },
-          h("span", { class: "token" }, data.keys[key]),
+          h("span", { class: "token" }, data.keys[key], data.repeats ? h("sub", {}, key) : null),
           h("span", { class: "bar", style: `--share: ${100 * weight(t, key)}%` }),
           h("span", { class: "value" }, fixed(weight(t, key))),
         ),

@@ -24,6 +24,8 @@ class AttentionHeatmap(Widget, file="heatmap"):
         tokens: the T tokens that ask.
         key_tokens: the S tokens that answer; ``None`` means ``tokens``.
         mask: boolean, ``(T, S)``, True = may attend; hidden cells are hatched.
+        layer_names: what the layers are called; ``None`` means layer 0, layer 1, ...
+        head_names: what the heads are called; ``None`` means head 0, head 1, ...
         label: the figure's title.
         respond: with a kernel, what to do with a text that the reader types: a function of a
             string that returns new ``(weights, tokens)``, or raises ``ValueError`` with a
@@ -64,6 +66,8 @@ class AttentionHeatmap(Widget, file="heatmap"):
         *,
         key_tokens: Sequence[str] | None = None,
         mask: Tensor | None = None,
+        layer_names: Sequence[str] | None = None,
+        head_names: Sequence[str] | None = None,
         label: str = "Who attends to whom",
         respond: Callable[[str], tuple[Tensor, Sequence[str]]] | None = None,
         layer: int = 0,
@@ -71,8 +75,14 @@ class AttentionHeatmap(Widget, file="heatmap"):
         query: int | None = None,
     ):
         data = heatmap_data(weights, tokens, key_tokens, mask)
-        data["asks"] = respond is not None
-        self._respond, self._masked = respond, mask is not None
+        layers, heads = data["shape"][:2]
+        names = {
+            "layers": numbered("layer", layers, layer_names),
+            "heads": numbered("head", heads, head_names),
+            "asks": respond is not None,
+        }
+        data.update(names)
+        self._respond, self._masked, self._names = respond, mask is not None, names
         query = data["shape"][2] - 1 if query is None else query
         super().__init__(data=data, label=label)
         self.set_trait("layer", layer)
@@ -90,15 +100,17 @@ class AttentionHeatmap(Widget, file="heatmap"):
             T = len(tokens)
             mask = torch.ones(T, T, dtype=torch.bool).tril() if self._masked else None
             data = heatmap_data(weights, tokens, None, mask)
+            if data["shape"][:2] != self.data["shape"][:2]:
+                raise ValueError(
+                    f"respond must return weights of {self.data['shape'][:2]} layers and heads,"
+                    f" got {data['shape'][:2]}"
+                )
         except ValueError as error:
             self.message = str(error)
             return
-        data["asks"] = True
-        layers, heads, T, _ = data["shape"]
         with self.hold_sync():
-            self.data, self.message, self.key = data, "", None
-            self.layer, self.head = min(self.layer, layers - 1), min(self.head, heads - 1)
-            self.query = T - 1
+            self.data, self.message = {**data, **self._names}, ""
+            self.query, self.key = len(tokens) - 1, None
 
     def fallback(self) -> str:
         """Return the head under the cursor as a table, or its largest weights if it is big."""
@@ -179,11 +191,32 @@ def heatmap_data(
     }
 
 
+def numbered(kind: str, count: int, names: Sequence[str] | None) -> list[str]:
+    """Return what layers or heads are called.
+
+    Args:
+        kind: ``layer`` or ``head``.
+        count: how many there are.
+        names: their names, or ``None`` for the kind and a number from 0.
+
+    Returns:
+        One name each.
+
+    Raises:
+        ValueError: if there are more or fewer names than layers or heads.
+    """
+    if names is None:
+        return [f"{kind} {i}" for i in range(count)]
+    if len(names) != count:
+        raise ValueError(f"{kind}_names must name {count} {kind}s, got {len(names)}")
+    return [str(name) for name in names]
+
+
 def heatmap_table(data: dict, layer: int, head: int) -> str:
     """Return one head of a heatmap as an HTML table.
 
     Args:
-        data: from :func:`heatmap_data`.
+        data: the widget's.
         layer: which layer.
         head: which head.
 
@@ -193,7 +226,8 @@ def heatmap_table(data: dict, layer: int, head: int) -> str:
     layers, heads, T, S = data["shape"]
     numbers = unpacked(data["weights"])[(layer * heads + head) * T * S :][: T * S]
     rows = [numbers[t * S : (t + 1) * S] for t in range(T)]
-    where = f"Layer {layer}, head {head}. " if layers * heads > 1 else ""
+    where = [data["layers"][layer]] * (layers > 1) + [data["heads"][head]] * (heads > 1)
+    where = f"{', '.join(where)}. ".capitalize() if where else ""
     if S <= 10:
         hidden = data["hidden"] or "0" * T * S
         cells = [

@@ -35,8 +35,9 @@ def assert_reads(widget, truth: Truth, layer: int, head: int, t: int, key: int |
     lines = widget.locator(".answers li").all()
     shown = {int(line.get_attribute("data-key")): line for line in lines}
     for at, line in shown.items():
-        name, value = line.inner_text().split("\n")[0], line.locator(".value").inner_text()
-        assert name == truth.data["keys"][at]
+        name, value = (line.locator(part).inner_text() for part in (".token", ".value"))
+        repeats = len(set(truth.data["keys"])) < len(truth.data["keys"])
+        assert name == truth.data["keys"][at] + (str(at) if repeats else "")
         assert abs(float(value) - row[at]) < ROUNDED
     assert max(row) - max(row[at] for at in shown) < ROUNDED  # the largest is among them
     sums = re.search(r"sum of the row: ([\d.]+)", widget.locator(".sum").inner_text())
@@ -158,7 +159,11 @@ def choose_layers_and_heads(widget, truth, made, way):
     layers, heads = truth.shape[:2]
     layer = layers - 1 - made.layer
     if layers > 1:
-        act(widget.locator(".controls").get_by_label(str(layer), exact=True), way, "Space")
+        act(
+            widget.locator(".controls").get_by_label(truth.data["layers"][layer], exact=True),
+            way,
+            "Space",
+        )
         assert_reads(widget, truth, layer, made.head, made.query)
     choices = widget.locator(".heads input")
     assert choices.count() == heads
