@@ -103,3 +103,16 @@ def test_every_paper_is_in_the_bibliography():
     for path in [*sorted((ROOT / "chapters").glob("*.ipynb")), ROOT / "intro.md"]:
         missing = papers(path.read_text(encoding="utf-8")) - listed
         assert not missing, f"{path.name} cites {sorted(missing)}: add them to bibliography.md"
+
+
+def test_every_widget_stands_in_a_chapter_and_is_driven():
+    """Catches a widget that no reader meets, or that no test drives on its page."""
+    from attnlib import widgets
+
+    files = {getattr(widgets, name).file for name in widgets.__all__ if name != "Widget"}
+    texts = [path.read_text(encoding="utf-8") for path in (ROOT / "chapters").glob("*.ipynb")]
+    stored = {name for text in texts for name in re.findall(r'data-widget=\\"(\w+)\\"', text)}
+    tests = (ROOT / "tests" / "widgets").glob("test_widget_page_*.py")
+    driven = {path.stem.removeprefix("test_widget_page_") for path in tests}
+    assert files == stored
+    assert files <= driven
