@@ -20,7 +20,7 @@ function render({ model, el }) {
   const answers = h("ol", { class: "answers" });
   const sum = h("p", { class: "sum" });
   const asked = h("p", { class: "note" });
-  const strip = h("div", { class: "strip" });
+  const strip = h("fieldset", { class: "strip" });
   const heads = h("fieldset", { class: "heads" });
   const others = h("div", { class: "others" });
 
@@ -83,28 +83,21 @@ function render({ model, el }) {
     if (L > 1) {
       controls.append(choice(model, "layer", { label: "show", options: data.layers.map((name, i) => [i, name]) }));
     }
+    const group = uid();
     strip.replaceChildren(
-      h("span", { class: "note" }, data.same ? "Tokens, shaded by how much the query attends to them:" : "Queries:"),
-      ...data.queries.map((name, t) => chip(name, t)),
+      h("legend", {}, data.same ? "Tokens, shaded by how much the query attends to them:" : "Queries:"),
+      ...data.queries.map((name, t) => chip(name, t, group)),
     );
     drawHeads();
   }
 
   /** A token in the strip: pointing at it previews its row and its column, a click stays. */
-  function chip(name, t) {
-    const show = () => hover(t, data.same ? t : null);
-    return h(
-      "button",
-      {
-        type: "button",
-        onclick: () => select(t, model.get("key")),
-        onpointerenter: show,
-        onpointerleave: () => hover(null, null),
-        onfocus: show,
-        onblur: () => hover(null, null),
-      },
-      name,
-    );
+  function chip(name, t, group) {
+    const input = h("input", { type: "radio", name: group });
+    input.addEventListener("change", () => select(t, model.get("key")));
+    const onpointerenter = (event) => event.pointerType === "mouse" && hover(t, data.same ? t : null);
+    const onpointerleave = () => hover(null, null);
+    return h("label", { onpointerenter, onpointerleave }, input, h("span", {}, name));
   }
 
   /** Pictures of all heads of the layer, of which one is chosen. */
@@ -169,9 +162,10 @@ function render({ model, el }) {
     cell.setAttribute("y", t);
     rowNames.childNodes.forEach((name, i) => name.classList.toggle("on", i === t));
     columnNames.childNodes.forEach((name, i) => name.classList.toggle("on", i === at));
-    strip.querySelectorAll("button").forEach((button, i) => {
-      button.setAttribute("aria-pressed", String(i === t));
-      if (data.same) button.style.setProperty("--share", `${100 * weight(t, i)}%`);
+    strip.querySelectorAll("label").forEach((token, i) => {
+      token.firstChild.checked = i === model.get("query");
+      token.classList.toggle("on", i === t);
+      if (data.same) token.style.setProperty("--share", `${100 * weight(t, i)}%`);
     });
     cursor.setAttribute("aria-valuenow", model.get("query") + 1);
     cursor.setAttribute("aria-valuetext", words(model.get("query"), model.get("key")));
@@ -247,7 +241,7 @@ function render({ model, el }) {
     return [clamp(t, 0, data.T - 1), clamp(at, 0, data.S - 1)];
   }
 
-  cursor.addEventListener("pointermove", (event) => hover(...cellAt(event)));
+  cursor.addEventListener("pointermove", (event) => event.pointerType === "mouse" && hover(...cellAt(event)));
   cursor.addEventListener("pointerleave", () => hover(null, null));
   cursor.addEventListener("click", (event) => {
     hovered = [null, null];

@@ -95,29 +95,29 @@ def test_keys_move_the_cursor(show, computed, place, home):
 def test_mouse(show, computed, place, home):
     widget, truth, made = begin(show, computed, place, home)
     point_at_the_map(widget, truth, made, "mouse")
-    choose_tokens(widget, truth, made, "mouse")
-    choose_layers_and_heads(widget, truth, made, "mouse")
+    t = choose_tokens(widget, truth, made, "mouse")
+    choose_layers_and_heads(widget, truth, made, t, "mouse")
 
 
 @pytest.mark.parametrize("place", PLACES, ids=str)
 def test_touch(show, computed, place, address):
     widget, truth, made = begin(show, computed, place, address, has_touch=True)
     point_at_the_map(widget, truth, made, "touch")
-    choose_tokens(widget, truth, made, "touch")
-    choose_layers_and_heads(widget, truth, made, "touch")
+    t = choose_tokens(widget, truth, made, "touch")
+    choose_layers_and_heads(widget, truth, made, t, "touch")
 
 
 @pytest.mark.parametrize("place", PLACES, ids=str)
 def test_tokens_layers_and_heads_by_keys(show, computed, place, home):
     widget, truth, made = begin(show, computed, place, home)
-    choose_tokens(widget, truth, made, "keys")
-    choose_layers_and_heads(widget, truth, made, "keys")
+    t = choose_tokens(widget, truth, made, "keys")
+    choose_layers_and_heads(widget, truth, made, t, "keys")
 
 
 @pytest.mark.parametrize("place", PLACES, ids=str)
 def test_hovering_previews_and_does_not_select(show, computed, place, address):
     widget, truth, made = begin(show, computed, place, address)
-    widget.locator(".strip button").nth(0).hover()
+    widget.locator(".strip label").nth(0).hover()
     assert_reads(widget, truth, made.layer, made.head, 0, 0 if truth.data["same"] else None)
     assert_selected(widget, truth, made.query)
     widget.locator("figcaption").hover()
@@ -145,17 +145,22 @@ def point_at_the_map(widget, truth, made, way):
     cursor.press("Escape")
 
 
-def choose_tokens(widget, truth, made, way):
-    buttons = widget.locator(".strip button")
-    assert buttons.all_inner_texts() == truth.data["queries"]
-    for t in (0, made.query):
-        act(buttons.nth(t), way)
+def choose_tokens(widget, truth, made, way) -> int:
+    tokens = widget.locator(".strip")
+    assert tokens.locator("label").all_inner_texts() == truth.data["queries"]
+    for t in (0, made.query or 1):
+        act(tokens.locator("input").nth(t), way, "Space")
         assert_reads(widget, truth, made.layer, made.head, t)
         assert_selected(widget, truth, t)
-        assert buttons.nth(t).get_attribute("aria-pressed") == "true"
+        assert tokens.locator("input").nth(t).is_checked()
+    if way == "keys":
+        tokens.locator("input").nth(made.query or 1).press("ArrowLeft")
+        assert_selected(widget, truth, (made.query or 1) - 1)
+        tokens.locator("input").nth((made.query or 1) - 1).press("ArrowRight")
+    return made.query or 1
 
 
-def choose_layers_and_heads(widget, truth, made, way):
+def choose_layers_and_heads(widget, truth, made, t, way):
     layers, heads = truth.shape[:2]
     layer = layers - 1 - made.layer
     if layers > 1:
@@ -164,10 +169,10 @@ def choose_layers_and_heads(widget, truth, made, way):
             way,
             "Space",
         )
-        assert_reads(widget, truth, layer, made.head, made.query)
+        assert_reads(widget, truth, layer, made.head, t)
     choices = widget.locator(".heads input")
     assert choices.count() == heads
     assert widget.locator(".heads").is_visible() == (heads > 1)
     for head in {0, (made.head + 1) % heads} if heads > 1 else ():
         act(choices.nth(head), way, "Space")
-        assert_reads(widget, truth, layer, head, made.query)
+        assert_reads(widget, truth, layer, head, t)
