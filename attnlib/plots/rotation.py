@@ -132,41 +132,6 @@ def pairings(width: int) -> Figure:
 
 
 @styled
-def angles_beyond(positions, angles: Mapping[str, object], trained: int) -> Figure:
-    """The angle of one slow pair against the position, and what training has shown of it.
-
-    Args:
-        positions: shape ``(T,)``, in tokens.
-        angles: for each label, shape ``(T,)``, in radians.
-        trained: tokens of the longest sequence in training.
-
-    Returns:
-        The figure.
-    """
-    fig, ax = plt.subplots(figsize=(6.0, 3.4))
-    looks = [(VERMILION, "-"), (BLUE, "--"), (GREEN, ":")]
-    seen = None
-    for (label, values), (color, line) in zip(angles.items(), looks, strict=False):
-        values = np.asarray(values)
-        if seen is None:
-            seen = float(np.interp(trained, positions, values))
-        ax.plot(positions, values, color=color, ls=line)
-        ax.annotate(label, (positions[-1], values[-1]), (-4, 5), textcoords="offset points",
-                    ha="right", va="bottom", fontsize=10, color=color)  # fmt: skip
-    ax.axhspan(0, seen, color=tint(GREY, 0.2), lw=0, zorder=0)
-    ax.axvline(trained, color=GREY, lw=1.2, ls=(0, (2, 2)))
-    top = 1.15 * max(float(values[-1]) for values in angles.values())
-    ax.text(trained, top, " trained up to here", va="top", color=GREY, fontsize=10)
-    ax.text(positions[-1], seen * 0.04, "angles seen in training", ha="right", va="bottom",
-            color=GREY, fontsize=10)  # fmt: skip
-    ax.set(xlim=(0, positions[-1]), ylim=(0, top))
-    ticks = range(0, int(positions[-1]) + 1, trained)
-    ax.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
-    ax.set(xlabel="position, in tokens", ylabel="angle, in radians")
-    return fig
-
-
-@styled
 def kept_speed(speeds: Mapping[str, object]) -> Figure:
     """Which share of its speed each pair keeps under several rules.
 
@@ -177,7 +142,7 @@ def kept_speed(speeds: Mapping[str, object]) -> Figure:
         The figure.
     """
     fig, ax = plt.subplots(figsize=(6.0, 3.1))
-    looks = [(BLUE, "--"), (GREEN, "-."), (VERMILION, "-")]  # NTK-aware as in angles_beyond
+    looks = [(BLUE, "--"), (GREEN, "-."), (VERMILION, "-")]
     for (label, values), (color, line) in zip(speeds.items(), looks, strict=False):
         values = np.asarray(values)
         ax.plot(values, color=color, ls=line)
