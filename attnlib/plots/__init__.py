@@ -28,19 +28,13 @@ from attnlib.plots.look import (
 )
 from attnlib.plots.overview import variants
 from attnlib.plots.rotation import (
-    angles_beyond,
     kept_speed,
     pairings,
     turned_arrows,
     wavelengths,
 )
 from attnlib.plots.scaling import saturation, score_spread, softmax_gradients, temperatures
-from attnlib.plots.sharing import (
-    cache_over_kv_heads,
-    folded_queries,
-    head_sharing,
-    recovery,
-)
+from attnlib.plots.sharing import cache_over_kv_heads, folded_queries, recovery
 
 __all__ = [
     "LINES",
@@ -48,7 +42,6 @@ __all__ = [
     "ROLES",
     "STYLE",
     "VARIANTS",
-    "angles_beyond",
     "arrow",
     "blank",
     "box",
@@ -59,7 +52,6 @@ __all__ = [
     "draw_weights",
     "folded_queries",
     "growing_cache",
-    "head_sharing",
     "heatmap",
     "heatmaps",
     "kept_speed",

@@ -1,4 +1,4 @@
-"""Pictures of sharing: which query heads read which key/value head, and what it saves."""
+"""Pictures of sharing: queries folded over one key head, and what fewer heads save."""
 
 from __future__ import annotations
 
@@ -32,39 +32,6 @@ def variant_of(n_heads: int, n_kv_heads: int) -> str:
         The name, a key of ``VARIANTS``.
     """
     return {n_heads: "MHA", 1: "MQA"}.get(n_kv_heads, "GQA")
-
-
-@styled
-def head_sharing(n_heads: int, n_kv_heads: Sequence[int]) -> Figure:
-    """Query heads above, key/value heads below, a line from each to the one it reads.
-
-    Args:
-        n_heads: query heads, H.
-        n_kv_heads: key/value heads of each drawing, top to bottom; each divides ``n_heads``.
-
-    Returns:
-        The figure.
-    """
-    left, height = 2.2, 2.6
-    width = left + n_heads
-    fig, axes = plt.subplots(
-        len(n_kv_heads), 1, squeeze=False, figsize=(6.4, 6.4 * height * len(n_kv_heads) / width)
-    )
-    for ax, H_kv in zip(axes[:, 0], n_kv_heads, strict=True):
-        blank(ax, width, height)
-        G, name = n_heads // H_kv, variant_of(n_heads, H_kv)
-        ax.text(0.05, 1.72, name, fontsize=13, fontweight="bold", color=VARIANTS[name])
-        ax.text(0.05, 1.22, f"{H_kv} KV head" + "s" * (H_kv > 1), fontsize=10)
-        ax.text(0.05, 0.78, f"G = {G}", fontsize=10)
-        for h in range(n_heads):
-            kv = left + (h // G + 0.5) * G  # the middle of the group
-            ax.plot((left + h + 0.5, kv), (1.8, 0.85), color=GREY, linewidth=1.3, zorder=0)
-            box(ax, left + h + 0.1, 1.8, 0.8, 0.6, ROLES["q"], f"q{h}")
-        for j in range(H_kv):
-            kv = left + (j + 0.5) * G
-            box(ax, kv - 0.42, 0.25, 0.42, 0.6, ROLES["k"], "K", size=9)
-            box(ax, kv, 0.25, 0.42, 0.6, ROLES["v"], "V", size=9)
-    return fig
 
 
 @styled

@@ -189,7 +189,7 @@ function render({ model, el }) {
         h(
           "li",
           { class: key === at && "on", "data-key": key },
-          h("span", { class: "token" }, data.keys[key], data.repeats ? h("sub", {}, key) : null),
+          h("span", { class: "token" }, data.keys[key], data.repeats ? h("span", { class: "note" }, ` (${key})`) : null),
           h("span", { class: "bar", style: `--share: ${100 * weight(t, key)}%` }),
           h("span", { class: "value" }, fixed(weight(t, key))),
         ),

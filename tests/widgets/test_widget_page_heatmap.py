@@ -37,7 +37,7 @@ def assert_reads(widget, truth: Truth, layer: int, head: int, t: int, key: int |
     for at, line in shown.items():
         name, value = (line.locator(part).inner_text() for part in (".token", ".value"))
         repeats = len(set(truth.data["keys"])) < len(truth.data["keys"])
-        assert name == truth.data["keys"][at] + (str(at) if repeats else "")
+        assert name == truth.data["keys"][at] + (f" ({at})" if repeats else "")
         assert abs(float(value) - row[at]) < ROUNDED
     assert max(row) - max(row[at] for at in shown) < ROUNDED  # the largest is among them
     sums = re.search(r"sum of the row: ([\d.]+)", widget.locator(".sum").inner_text())
