@@ -63,6 +63,10 @@ lint: .venv/ready ## check style, in code and in notebooks
 format: .venv/ready ## format the code and correct what ruff can
 	@$(PY) -m ruff check --fix . && $(PY) -m ruff format .
 
+.PHONY: bench-site
+bench-site: site ## measure the built pages: payload, cold load, interaction
+	@$(PY) tools/bench_site.py
+
 .PHONY: setup
 setup: .venv/ready ## make .venv, which every target does by itself
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ast
+import base64
 import inspect
+import io
 
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from PIL import Image, ImageChops, ImageDraw
 
 import attnlib
 import browser
@@ -176,6 +179,57 @@ def test_normal_form_is_a_fixed_point():
     once = notebooks.normal_text(nbformat.writes(untidy_notebook()), "00-sample")
     assert notebooks.normal_text(once, "00-sample") == once
     assert once.endswith("}\n")
+
+
+def drawn(mode: str) -> Image.Image:
+    """Return a picture with thousands of colours: black bars on white, discs that overlap."""
+    large = Image.new("RGB", (1024, 1024), "white")
+    draw = ImageDraw.Draw(large, "RGBA")
+    for x in range(512, 1024, 32):
+        draw.rectangle((x, 0, x + 15, 1024), "black")
+    for i in range(40):
+        x, y = 97 * i % 380, 61 * i % 900
+        color = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")[i % 4] + "80"
+        draw.ellipse((x, y, x + 100, y + 100), color)
+    return large.resize((256, 256), Image.Resampling.BOX).convert(mode)
+
+
+def as_png(picture: Image.Image) -> bytes:
+    """Return a picture as a PNG file."""
+    file = io.BytesIO()
+    picture.save(file, "PNG", dpi=(200, 200))
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_a_picture_is_stored_small_and_looks_the_same(mode):
+    before = as_png(drawn(mode))
+    after = notebooks.small_png(before)
+    assert len(after) < len(before) / 2
+    with Image.open(io.BytesIO(after)) as picture:
+        assert (picture.mode, picture.size) == ("P", (256, 256))
+        assert round(picture.info["dpi"][0]) == 200
+        off = ImageChops.difference(picture.convert("RGB"), drawn("RGB"))
+    assert max(high for _, high in off.getextrema()) < 24
+    assert off.crop((128, 0, 256, 256)).getbbox() is None, "black and white must stay so"
+
+
+def test_a_picture_that_is_small_or_translucent_is_left_alone():
+    small = notebooks.small_png(as_png(drawn("RGB")))
+    assert notebooks.small_png(small) == small
+    glass = drawn("RGBA")
+    glass.putalpha(128)
+    assert notebooks.small_png(as_png(glass)) == as_png(glass)
+
+
+def test_pictures_are_stored_small_once():
+    picture = base64.b64encode(as_png(drawn("RGBA"))).decode()
+    output = new_output("display_data", data={"image/png": picture})
+    sample = new_notebook(cells=[new_code_cell("plot()", outputs=[output])])
+    once = notebooks.normal_text(nbformat.writes(sample), "00-sample")
+    stored = nbformat.reads(once, as_version=4).cells[0].outputs[0].data["image/png"]
+    assert len(stored) < len(picture) / 2
+    assert notebooks.normal_text(once, "00-sample") == once
 
 
 def test_only_timings_may_differ_unnoticed():

@@ -123,10 +123,22 @@ STEPS = (
         "`make book` serves the page that fails; tests/test_site.py says what it looks for.",
     ),
     Step(
+        "axe",
+        "axe finds nothing on any page; focus shows, nothing moves, paper is white",
+        (pytest("tests/test_axe.py", "tests/test_look.py", "-n2"),),
+        "each line names the state of the page, the rule of axe and the element.",
+    ),
+    Step(
         "widgets",
         "every widget on its page, driven by mouse, keys and touch, against attnlib",
         (pytest("tests/widgets", "-n2", "--dist=loadfile"),),
         "`make book` serves the page; one file: .venv/bin/python -m pytest tests/widgets/FILE",
+    ),
+    Step(
+        "lab",
+        "widgets in a JupyterLab of their own, in step with Python",
+        (pytest("tests/test_lab.py"),),
+        "`make lab` opens the chapters; the output above ends with what page and server say.",
     ),
 )
 

@@ -33,7 +33,7 @@ from attnlib.plots.rotation import (
     turned_arrows,
     wavelengths,
 )
-from attnlib.plots.scaling import saturation, score_spread, softmax_gradients, temperatures
+from attnlib.plots.scaling import score_spread, softmax_gradients, temperatures
 from attnlib.plots.sharing import cache_over_kv_heads, folded_queries, recovery
 
 __all__ = [
@@ -60,7 +60,6 @@ __all__ = [
     "pairings",
     "reach_tables",
     "recovery",
-    "saturation",
     "score_spread",
     "soft_lookup",
     "softmax_gradients",

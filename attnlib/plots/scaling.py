@@ -1,4 +1,4 @@
-"""Pictures of the scale: temperature, the spread of scores, saturation and gradients."""
+"""Pictures of the scale: temperature, the spread of scores, and gradients."""
 
 from __future__ import annotations
 
@@ -75,35 +75,6 @@ def score_spread(scores: Mapping[int, object]) -> Figure:
     ax.plot([], [], color=INK, lw=3.4, label="one sigma to each side")
     ax.plot([], [], ls="", marker="v", color=VERMILION, label="largest of the keys, on average")
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, 1.13), ncols=2, handlelength=1.4)
-    return fig
-
-
-@styled
-def saturation(widths: Sequence[int], largest, keys_in_use, n_keys: int) -> Figure:
-    """Largest weight and number of keys in use, over the width of a head.
-
-    Args:
-        widths: the widths D, N of them.
-        largest: shape ``(2, N)``, mean largest weight, with and without scale.
-        keys_in_use: shape ``(2, N)``, mean number of keys in use, with and without scale.
-        n_keys: keys that each query sees, S.
-
-    Returns:
-        The figure.
-    """
-    fig, (left, right) = plt.subplots(1, 2, figsize=(6.4, 3.2))
-    for ax, values in ((left, largest), (right, keys_in_use)):
-        for looks, line in zip((SCALED, UNSCALED), values, strict=True):
-            ax.plot(widths, line, **looks)
-        width_axis(ax, widths)
-    left.set(ylabel="largest weight, mean", ylim=(0, 1.05))
-    right.set(ylabel=f"keys in use, of {n_keys}", ylim=(0, n_keys * 1.05))
-    right.axhline(n_keys, color=GREY, lw=1, ls=":")
-    right.text(widths[0], n_keys * 0.97, "uniform", va="top", fontsize=10, color=GREY)
-    left.text(widths[-1], 0.82, "no scale", ha="right", fontsize=10, color=VERMILION)
-    left.text(widths[-1], 0.11, "1 / sqrt(D)", ha="right", fontsize=10, color=BLUE)
-    right.text(widths[-1], n_keys * 0.09, "no scale", ha="right", fontsize=10, color=VERMILION)
-    right.text(widths[-1], n_keys * 0.66, "1 / sqrt(D)", ha="right", fontsize=10, color=BLUE)
     return fig
 
 

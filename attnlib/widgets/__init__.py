@@ -4,6 +4,19 @@ Importing this package loads ipywidgets and anywidget; ``import attnlib`` does n
 """
 
 from attnlib.widgets.base import Widget
+from attnlib.widgets.dial import RopeDial
+from attnlib.widgets.explorer import CacheExplorer
 from attnlib.widgets.heatmap import AttentionHeatmap
+from attnlib.widgets.scaling import ScalingExplorer
+from attnlib.widgets.sharing import HeadSharing
+from attnlib.widgets.stepper import MlaStepper
 
-__all__ = ["AttentionHeatmap", "Widget"]
+__all__ = [
+    "AttentionHeatmap",
+    "CacheExplorer",
+    "HeadSharing",
+    "MlaStepper",
+    "RopeDial",
+    "ScalingExplorer",
+    "Widget",
+]

@@ -42,6 +42,7 @@ function mount(render, script) {
   try {
     const values = JSON.parse(root.querySelector('script[type="application/json"]').text);
     render({ model: new Still(values), el });
+    fallback.tabIndex = 0; // a wide table scrolls, by keys as well
     el.append(h("details", { class: "as-table" }, h("summary", {}, "As a table"), fallback));
   } catch (error) {
     el.remove(); // the table says the same
@@ -98,6 +99,7 @@ function frame(el, title) {
   const caption = h("figcaption", {}, title);
   el.replaceChildren(h("figure", {}, caption, controls, body, status));
   el.addEventListener("keydown", (event) => event.key !== "Tab" && event.stopPropagation());
+  el.dataset.lmSuppressShortcuts = "true"; // for a JupyterLab that takes keys on their way down
   let timer = 0;
   let first = true;
   const say = (text) => {
@@ -114,7 +116,7 @@ function frame(el, title) {
 function slider(model, name, { label, values, format = String }) {
   const id = uid();
   const input = h("input", { id, type: "range", min: 0, max: values.length - 1, step: 1 });
-  const shown = h("output", { for: id });
+  const shown = h("output", { for: id, "aria-live": "off" }); // the figure speaks for it
   input.addEventListener("input", () => put(model, name, values[input.value]));
   watch(model, [name], () => {
     input.value = values.indexOf(model.get(name));
@@ -164,15 +166,19 @@ function number(model, name, { label, min, max, unit = "" }) {
   const id = uid();
   const input = h("input", { id, type: "number", min, max, step: 1, inputmode: "numeric" });
   const complaint = h("span", { class: "complaint", role: "alert" });
+  const judge = (fits) => {
+    input.setAttribute("aria-invalid", String(!fits));
+    complaint.textContent = fits ? "" : `a whole number from ${grouped(min)} to ${grouped(max)}`;
+  };
   input.addEventListener("input", () => {
     const value = Number(input.value);
     const fits = input.value !== "" && Number.isInteger(value) && value >= min && value <= max;
-    input.setAttribute("aria-invalid", String(!fits));
-    complaint.textContent = fits ? "" : `a whole number from ${grouped(min)} to ${grouped(max)}`;
+    judge(fits);
     if (fits) put(model, name, value);
   });
   watch(model, [name], () => {
     if (Number(input.value) !== model.get(name)) input.value = model.get(name);
+    judge(true); // what the trait holds fits, whoever set it
   });
   const unitNode = unit && h("span", { class: "unit" }, unit);
   const nodes = [h("label", { for: id }, label), input, unitNode || null, complaint];

@@ -60,7 +60,7 @@ def script_element(name: str) -> str:
 
 
 def pack(values: Iterable[float]) -> str:
-    """Pack numbers from 0 to 1 in two bytes each, for :func:`unpack` in base.js.
+    """Pack numbers from 0 to 1 in two bytes each, for ``unpack`` here and in base.js.
 
     Args:
         values: numbers in 0 to 1.
@@ -74,6 +74,21 @@ def pack(values: Iterable[float]) -> str:
     return "u16:" + base64.b64encode(numbers.tobytes()).decode("ascii")
 
 
+def unpack(text: str) -> list[float]:
+    """Return the numbers that :func:`pack` packed.
+
+    Args:
+        text: from :func:`pack`.
+
+    Returns:
+        Numbers in 0 to 1.
+    """
+    numbers = array("H", base64.b64decode(text.removeprefix("u16:")))
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return [number / 65535 for number in numbers]
+
+
 def table(head: Iterable[object], rows: Iterable[Iterable[object]], caption: str = "") -> str:
     """Return an HTML table whose first column names its rows.
 
@@ -85,13 +100,20 @@ def table(head: Iterable[object], rows: Iterable[Iterable[object]], caption: str
     Returns:
         HTML; all text is escaped.
     """
-    top = "".join(f'<th scope="col">{html.escape(str(cell))}</th>' for cell in head)
+    top = "".join(
+        f'<th scope="col">{html.escape(str(cell))}</th>' if cell else "<td></td>"
+        for cell in head
+    )
     body = ""
     for name, *cells in rows:
         body += f'<tr><th scope="row">{html.escape(str(name))}</th>'
         body += "".join(f"<td>{html.escape(str(cell))}</td>" for cell in cells) + "</tr>\n"
     said = f"<caption>{html.escape(caption)}</caption>\n" if caption else ""
     return f"<table>\n{said}<thead><tr>{top}</tr></thead>\n<tbody>\n{body}</tbody>\n</table>"
+
+
+class StateError(ValueError, traitlets.TraitError):
+    """A state that a widget cannot show; being a TraitError, it restores the old one."""
 
 
 def one_of(name: str, allowed: Callable[[Widget], Iterable[object]]):
@@ -110,7 +132,7 @@ def one_of(name: str, allowed: Callable[[Widget], Iterable[object]]):
         values = list(allowed(self))
         if proposal["value"] not in values:
             shown = ", ".join(map(repr, values[:12])) + (", ..." if len(values) > 12 else "")
-            raise ValueError(f"{name} must be one of {shown}, got {proposal['value']!r}")
+            raise StateError(f"{name} must be one of {shown}, got {proposal['value']!r}")
         return proposal["value"]
 
     return validator

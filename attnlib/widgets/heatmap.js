@@ -5,6 +5,7 @@ const SHADE = [27, 132, 201]; // as far from white as from the dark page; its op
 
 function render({ model, el }) {
   const { controls, body, say } = frame(el, model.get("label"));
+  el.classList.add("heatmap");
   const map = h("canvas");
   const marks = s("svg", { preserveAspectRatio: "none", "aria-hidden": "true" });
   const cursor = h(
@@ -58,7 +59,8 @@ function render({ model, el }) {
     marks.setAttribute("viewBox", `0 0 ${S} ${T}`);
     el.style.setProperty("--rows", T);
     el.style.setProperty("--columns", S);
-    el.style.setProperty("--longest", Math.min(10, Math.max(...data.queries.map((name) => name.length))));
+    const lengths = [...data.queries, ...data.keys].map((name) => name.length);
+    el.style.setProperty("--longest", Math.min(10, Math.max(...lengths)));
     el.classList.toggle("packed", Math.max(T, S) > 32);
     rowNames.replaceChildren(...data.queries.map((name) => h("span", {}, name)));
     columnNames.replaceChildren(...data.keys.map((name) => h("span", {}, name)));
@@ -223,6 +225,7 @@ function render({ model, el }) {
   }
 
   function hover(t, at) {
+    if (t === hovered[0] && at === hovered[1]) return; // still the same cell
     hovered = [t, at];
     point();
   }
@@ -278,7 +281,7 @@ function render({ model, el }) {
 /** With a kernel: a sequence of the reader's own. */
 function asking(model) {
   const id = uid();
-  const input = h("input", { id, type: "text", size: 24, autocomplete: "off", spellcheck: "false" });
+  const input = h("input", { id, type: "text", size: 24, autocomplete: "off", spellcheck: "false", required: true });
   const answer = h("p", { class: "complaint", role: "alert" });
   const submit = (event) => {
     event.preventDefault();

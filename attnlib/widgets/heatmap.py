@@ -8,7 +8,7 @@ import torch
 import traitlets
 from torch import Tensor
 
-from attnlib.widgets.base import Widget, one_of, pack, table
+from attnlib.widgets.base import Widget, one_of, pack, table, unpack
 
 MAX_TOKENS = 128  # more rows or columns cannot be told apart on a page
 MAX_WEIGHTS = 600_000  # about 1.6 MB of page
@@ -29,7 +29,8 @@ class AttentionHeatmap(Widget, file="heatmap"):
         label: the figure's title.
         respond: with a kernel, what to do with a text that the reader types: a function of a
             string that returns new ``(weights, tokens)``, or raises ``ValueError`` with a
-            message for the reader.
+            message for the reader. Under a causal mask new weights are causal, too; any other
+            mask ends with the weights it belongs to.
         layer: the layer shown first.
         head: the head shown first.
         query: the row under the cursor at first; ``None`` means the last.
@@ -82,8 +83,10 @@ class AttentionHeatmap(Widget, file="heatmap"):
             "asks": respond is not None,
         }
         data.update(names)
-        self._respond, self._masked, self._names = respond, mask is not None, names
-        query = data["shape"][2] - 1 if query is None else query
+        self._respond, self._names = respond, names
+        T = data["shape"][2]
+        self._causal = mask is not None and torch.equal(torch.as_tensor(mask).cpu(), causal(T))
+        query = T - 1 if query is None else query
         super().__init__(data=data, label=label)
         self.set_trait("layer", layer)
         self.set_trait("head", head)
@@ -97,8 +100,7 @@ class AttentionHeatmap(Widget, file="heatmap"):
             return
         try:
             weights, tokens = self._respond(change["new"])
-            T = len(tokens)
-            mask = torch.ones(T, T, dtype=torch.bool).tril() if self._masked else None
+            mask = causal(len(tokens)) if self._causal else None
             data = heatmap_data(weights, tokens, None, mask)
             if data["shape"][:2] != self.data["shape"][:2]:
                 raise ValueError(
@@ -108,6 +110,9 @@ class AttentionHeatmap(Widget, file="heatmap"):
         except ValueError as error:
             self.message = str(error)
             return
+        except Exception as error:  # a mistake in `respond`: the reader is told, too
+            self.message = f"{type(error).__name__}: {error}"
+            raise
         with self.hold_sync():
             self.data, self.message = {**data, **self._names}, ""
             self.query, self.key = len(tokens) - 1, None
@@ -173,12 +178,13 @@ def heatmap_data(
         raise ValueError(f"{what} must name the {S} keys, got {len(key_names)}")
     hidden = ""
     if mask is not None:
+        mask = torch.as_tensor(mask, device="cpu")
         if mask.dtype != torch.bool or mask.shape != (T, S):
             raise ValueError(
                 f"mask must be boolean with shape (T, S) = {(T, S)}, got {mask.dtype} with"
                 f" {tuple(mask.shape)}"
             )
-        if weights.masked_fill(mask.to("cpu"), 0).any():
+        if weights.masked_fill(mask, 0).any():
             raise ValueError("mask must hide no key that has a weight, got some that have")
         hidden = "".join("01"[not seen] for seen in mask.flatten().tolist())
     return {
@@ -189,6 +195,11 @@ def heatmap_data(
         "same": key_tokens is None,
         "hidden": hidden,
     }
+
+
+def causal(T: int) -> Tensor:
+    """Return the mask of T tokens that see themselves and what came before, ``(T, T)``."""
+    return torch.ones(T, T, dtype=torch.bool).tril()
 
 
 def numbered(kind: str, count: int, names: Sequence[str] | None) -> list[str]:
@@ -224,7 +235,7 @@ def heatmap_table(data: dict, layer: int, head: int) -> str:
         All weights, if there are few; for each query its three largest otherwise.
     """
     layers, heads, T, S = data["shape"]
-    numbers = unpacked(data["weights"])[(layer * heads + head) * T * S :][: T * S]
+    numbers = unpack(data["weights"])[(layer * heads + head) * T * S :][: T * S]
     rows = [numbers[t * S : (t + 1) * S] for t in range(T)]
     where = [data["layers"][layer]] * (layers > 1) + [data["heads"][head]] * (heads > 1)
     where = f"{', '.join(where)}. ".capitalize() if where else ""
@@ -246,15 +257,3 @@ def heatmap_table(data: dict, layer: int, head: int) -> str:
         shown = [f"{data['keys'][s]} {row[s]:.1f}" for s in largest if row[s] >= 0.05]
         body.append([name, ", ".join(shown)])
     return table(["query", "attends most to"], body, where.strip())
-
-
-def unpacked(text: str) -> list[float]:
-    """Return the numbers that :func:`attnlib.widgets.base.pack` packed."""
-    import base64
-    import sys
-    from array import array
-
-    numbers = array("H", base64.b64decode(text.removeprefix("u16:")))
-    if sys.byteorder == "big":
-        numbers.byteswap()
-    return [number / 65535 for number in numbers]

@@ -7,7 +7,7 @@ import re
 import pytest
 from pages import act, places
 
-from attnlib.widgets.heatmap import unpacked
+from attnlib.widgets.base import unpack
 
 PLACES = places("heatmap")
 ROUNDED = 0.0052  # half a unit of the second decimal, and what two processors may differ by
@@ -19,7 +19,7 @@ class Truth:
     def __init__(self, widget):
         self.data = widget.data
         self.shape = layers, heads, T, S = widget.data["shape"]
-        self.weights = unpacked(widget.data["weights"])
+        self.weights = unpack(widget.data["weights"])
 
     def row(self, layer: int, head: int, t: int) -> list[float]:
         _, heads, T, S = self.shape

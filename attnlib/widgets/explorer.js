@@ -1,0 +1,345 @@
+// The cache explorer. Bytes are counted in BigInt: exact, however large.
+
+const VARIANTS = {
+  MHA: { color: "var(--blue)", dash: "", keeps: (z) => heads(z.n_heads) },
+  GQA: { color: "var(--green)", dash: "7 4", keeps: (z) => heads(z.n_kv_heads) },
+  MQA: { color: "var(--vermilion)", dash: "2 4", keeps: () => heads(1) },
+  MLA: { color: "var(--purple)", dash: "8 3 2 3", keeps: (z) => `latent ${z.kv_lora_rank} + rotary ${z.qk_rope_head_dim}` },
+};
+const heads = (n) => `${grouped(n)} key/value head${n === 1 ? "" : "s"}`;
+
+// What can be set, and what it is called in the address of the page.
+const SIZES = {
+  n_layers: "layers",
+  n_heads: "heads",
+  n_kv_heads: "kv_heads",
+  head_dim: "width",
+  v_head_dim: "value_width",
+  kv_lora_rank: "latent",
+  qk_rope_head_dim: "rotary",
+};
+const CHOICES = ["model", "context", "users", "bits", "memory", "unit"];
+const NAMES = [...CHOICES, ...Object.keys(SIZES)];
+
+/** Bytes in a unit of so many bytes, as `amount` in explorer.py. */
+function amount(bytes, unit) {
+  const size = BigInt(unit);
+  const digits = 10n * bytes >= size ? 2 : 4;
+  const power = 10n ** BigInt(digits);
+  const parts = (2n * bytes * power + size) / (2n * size); // rounded half up
+  return `${grouped(parts / power)}.${String(parts % power).padStart(digits, "0")}`;
+}
+
+function render({ model, el }) {
+  const data = model.get("data");
+  const { controls, body, say } = frame(el, model.get("label"));
+  el.classList.add("explorer");
+  const limit = (name) => ({ min: 1, max: data.limits[name] });
+  let quiet = false; // several traits are being set at once
+
+  function setAll(values) {
+    quiet = true;
+    for (const [name, value] of Object.entries(values)) model.set(name, value);
+    quiet = false;
+    model.save_changes();
+    draw();
+  }
+
+  /** A number, and a slider over its powers of two. */
+  function power(name, { label, from, to, unit }) {
+    const node = number(model, name, { label, ...limit(name) });
+    const input = h("input", { type: "range", min: from, max: to, step: 1, "aria-label": `${label}, powers of two` });
+    input.addEventListener("input", () => put(model, name, 2 ** input.value));
+    node.classList.add("power");
+    node.firstChild.after(input);
+    watch(model, [name], () => {
+      input.value = Math.round(Math.log2(model.get(name)));
+      input.setAttribute("aria-valuetext", `${grouped(model.get(name))} ${unit}`);
+    });
+    return node;
+  }
+
+  // Controls.
+  const list = h("select", { id: uid() }, ...[...Object.keys(data.models), data.own].map((name) => h("option", {}, name)));
+  list.addEventListener("change", () => {
+    setAll({ ...data.models[list.value]?.sizes, model: list.value });
+    for (const [name, box] of Object.entries(boxes)) {
+      const input = box.querySelector("input"); // what was refused gives way to the model's size
+      input.value = model.get(name);
+      input.dispatchEvent(new Event("input"));
+    }
+    if (list.value === data.own) geometry.open = true;
+  });
+  const memory = number(model, "memory", { label: "memory for the cache", ...limit("memory") });
+  const units = choice(model, "unit", { label: "unit of the memory", options: Object.keys(data.units).map((unit) => [unit, unit]) });
+  units.firstChild.classList.add("spoken");
+  memory.append(units);
+  controls.append(
+    h("div", { class: "control" }, h("label", { for: list.id }, "model"), list),
+    power("context", { label: "context (tokens)", from: 10, to: 20, unit: "tokens" }),
+    power("users", { label: "users at a time", from: 0, to: 10, unit: "users" }),
+    dropdown(model, "bits", { label: "one number takes", options: data.formats }),
+    memory,
+  );
+
+  // The sizes: one line, which opens into fields.
+  const summary = h("summary");
+  const uneven = h("p", { class: "note", role: "alert" });
+  const fields = {
+    n_layers: "layers",
+    n_heads: "query heads",
+    n_kv_heads: "key/value heads of GQA",
+    head_dim: "head width",
+    kv_lora_rank: "latent width of MLA",
+    qk_rope_head_dim: "rotary width of MLA",
+  };
+  const boxes = Object.fromEntries(Object.entries(fields).map(([name, label]) => [name, number(model, name, { label, ...limit(name) })]));
+  const geometry = h("details", { class: "geometry" }, summary, h("div", { class: "fields" }, ...Object.values(boxes)), uneven);
+  geometry.addEventListener("input", (event) => {
+    const sizes = data.models[model.get("model")]?.sizes;
+    const changed = Object.keys(fields).filter((name) => sizes && sizes[name] !== model.get(name));
+    const values = boxes.head_dim.contains(event.target) ? { v_head_dim: model.get("head_dim") } : {};
+    if (changed.length) setAll({ ...values, model: data.own });
+    else if (!sizes) setAll(values);
+  });
+
+  // The drawing.
+  const answer = h("p", { class: "answer" });
+  const rows = Object.fromEntries(
+    Object.keys(VARIANTS).map((name) => {
+      const parts = { keeps: h("span"), own: h("span", { class: "own" }), size: h("span", { class: "takes" }) };
+      parts.fill = h("div", { class: "fill", style: `--color: ${VARIANTS[name].color}` }, h("div", { class: "over" }));
+      parts.mark = h("div", { class: "brink" });
+      parts.node = h(
+        "li",
+        { "data-variant": name },
+        h("span", { class: "who" }, h("b", {}, name), " ", parts.keeps, " ", parts.own),
+        parts.size,
+        h("div", { class: "track", "aria-hidden": "true" }, parts.fill, parts.mark),
+      );
+      return [name, parts];
+    }),
+  );
+  const roomName = h("p", { class: "room" });
+  const cells = h("tbody");
+  const tableNote = h("caption", { class: "note" });
+  const heading = ["", "bytes a token", "bytes in all", "tokens that fit", "users that fit"];
+  const assumed = h("p", { class: "note" });
+  const growing = h("p", { class: "heading" });
+  const growth = chart(270, paint, { left: 50, right: 58, top: 12, bottom: 40 });
+  const link = h("button", { type: "button", onclick: copy }, "Copy link to this state");
+  const shown = h("input", { type: "text", readonly: true, "aria-label": "link to this state", hidden: true });
+  body.append(
+    geometry,
+    answer,
+    h("div", { class: "bars" }, roomName, h("ul", {}, ...Object.values(rows).map(({ node }) => node))),
+    h("table", { class: "numbers exact" }, tableNote, h("thead", {}, h("tr", {}, ...heading.map((text) => (text ? h("th", { scope: "col" }, text) : h("td"))))), cells),
+    assumed,
+    growing,
+    growth.node,
+    isLive(model) ? null : h("p", { class: "link" }, link, shown),
+  );
+
+  let now; // all that is shown, computed from the traits
+
+  function compute() {
+    const get = Object.fromEntries(NAMES.map((name) => [name, model.get(name)]));
+    const published = data.models[get.model];
+    const own = published?.variant ?? { [get.n_heads]: "MHA", 1: "MQA" }[get.n_kv_heads] ?? "GQA";
+    const bytes = BigInt(get.memory) * BigInt(data.units[get.unit]);
+    const variants = Object.keys(VARIANTS).map((name) => {
+      const token = BigInt(get.n_layers * evaluate(data.numbers[name], get) * get.bits); // in bits
+      const fit = (sequences) => (8n * bytes) / (token * BigInt(sequences));
+      return {
+        name,
+        token: (token + 7n) / 8n,
+        cache: (token * BigInt(get.context) * BigInt(get.users) + 7n) / 8n,
+        at: (context) => (Number(token) * context * get.users) / 8,
+        tokens: fit(1),
+        users: fit(get.context),
+        crossing: fit(get.users),
+      };
+    });
+    return { ...get, published, own, bytes, variants };
+  }
+
+  function draw() {
+    if (quiet) return;
+    now = compute();
+    const { GB, GiB } = data.units;
+    const both = (bytes) => `${amount(bytes, GiB)} GiB = ${amount(bytes, GB)} GB`;
+    const other = now.unit === "GB" ? "GiB" : "GB";
+    const main = now.variants.find(({ name }) => name === now.own);
+    const have = `${grouped(now.memory)} ${now.unit}`;
+
+    list.value = now.model;
+    const widths = now.v_head_dim === now.head_dim ? "" : ` (values ${now.v_head_dim})`;
+    summary.textContent = `${grouped(now.n_layers)} layers, ${grouped(now.n_heads)} query heads of width ${now.head_dim}${widths}`;
+    uneven.textContent = now.n_heads % now.n_kv_heads ? `${grouped(now.n_heads)} query heads cannot share ${grouped(now.n_kv_heads)} key/value heads evenly: attnlib would refuse such a layer.` : "";
+
+    const users = `${grouped(now.users)} user${now.users === 1 ? "" : "s"}`;
+    const each = `${grouped(now.context)} token${now.context === 1 ? "" : "s"}${now.users === 1 ? "" : " each"}`;
+    const whose = now.published ? `${now.model} (${now.own})` : `Your geometry, as ${now.own},`;
+    const few = main.users === 0n ? "not one" : `${main.cache > now.bytes ? "only " : ""}${grouped(main.users)}`;
+    const fits = `${few} such user${main.users < 2n ? " fits" : "s fit"}`;
+    answer.replaceChildren(`${whose} keeps `, h("strong", {}, `${amount(main.cache, GiB)} GiB`), ` for ${users} with ${each}. In ${have}, `, h("strong", {}, fits), ".");
+
+    // Bars: the largest is as long as the place, unless the memory is a little longer.
+    const largest = Math.max(...now.variants.map(({ cache }) => Number(cache)));
+    const room = Number(now.bytes);
+    const full = room < 2.5 * largest ? Math.max(largest, room) : largest;
+    const at = (100 * room) / full;
+    for (const variant of now.variants) {
+      const row = rows[variant.name];
+      const share = (100 * Number(variant.cache)) / full;
+      const over = variant.cache > now.bytes;
+      row.keeps.textContent = VARIANTS[variant.name].keeps(now);
+      row.own.textContent = variant.name === now.own ? (now.published ? now.model : "your own") : "";
+      row.size.textContent = both(variant.cache) + (over ? ", too large" : "");
+      row.fill.style.width = `${share}%`;
+      row.mark.hidden = at > 100;
+      row.mark.style.left = `${at}%`;
+      row.fill.firstChild.style.left = over ? `${(100 * at) / share}%` : "100%";
+    }
+    roomName.style.left = `${Math.min(at, 100)}%`;
+    roomName.style.transform = `translateX(-${Math.min(at, 100)}%)`;
+    roomName.textContent = `memory: ${have} = ${amount(now.bytes, data.units[other])} ${other}${at > 100 ? " →" : ""}`;
+
+    tableNote.textContent = `To the byte. Tokens fit in one sequence, users with ${grouped(now.context)} tokens each.`;
+    cells.replaceChildren(
+      ...now.variants.map(({ name, token, cache, tokens, users: n }) =>
+        h("tr", { "data-variant": name, class: name === now.own && "own" }, h("th", { scope: "row" }, name), ...[token, cache, tokens, n].map((value) => h("td", {}, ...breakable(grouped(value))))),
+      ),
+    );
+    assumed.textContent = now.published?.assumed ?? "";
+    growing.textContent = `Cache of ${users} as the context grows`;
+    growth.draw();
+    const full_at = now.variants.map(({ name, crossing }) => `${name} ${grouped(crossing)}`).join(", ");
+    growth.node.setAttribute("aria-label", `Cache against context length for ${users}. The memory of ${have} is full at this many tokens a user: ${full_at}.`);
+    say(`${answer.textContent} ${now.variants.map(({ name, cache }) => `${name} ${amount(cache, GiB)} GiB`).join(", ")}.`);
+    remember();
+  }
+
+  /** A number that may break behind a comma, if it is longer than any row has room for. */
+  const breakable = (text) => (text.length < 16 ? [text] : text.split(/(?<=,)/).flatMap((part) => [part, h("wbr")]));
+
+  /** Lines of the four variants, the memory across them, and a mark where each line meets it. */
+  function paint(place) {
+    if (!now) return [];
+    const { left, right, top, bottom } = place;
+    const wide = right - left > 420;
+    const low = 2 ** 10;
+    const high = Math.max(2 ** 20, now.context);
+    const room = Number(now.bytes);
+    const ends = now.variants.map(({ at }) => at(high));
+    const floor = Math.min(room, ...now.variants.map(({ at }) => at(low))) / 2;
+    const x = scale([low, high], [left, right], { log: true });
+    const y = scale([floor, 2 * Math.max(room, ...ends)], [bottom, top], { log: true });
+    const ticks = (from, to, step) => Array.from({ length: 40 }, (_, i) => i * step).filter((i) => 2 ** i >= from && 2 ** i <= to);
+    const units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ZiB"];
+    const beside = (at, before) => ({ x: at + (before ? -6 : 6), "text-anchor": before ? "end" : "start" });
+    const bytes = (i) => `${2 ** (i % 10)} ${units[Math.floor(i / 10)]}`;
+    const nodes = axes(place, {
+      x,
+      y,
+      xTicks: ticks(low, high, 1).filter((i) => (i - 10) % (wide ? 2 : 5) === 0).map((i) => [2 ** i, grouped(2 ** i)]),
+      yTicks: ticks(floor, 2 * Math.max(room, ...ends), 5).map((i) => [2 ** i, bytes(i)]),
+      xLabel: "context length in tokens, each user",
+    });
+    const here = x(Math.max(now.context, low));
+    nodes.push(
+      s("path", { class: "limit", d: `M${left} ${y(room)}H${right}` }),
+      s("path", { class: "present", d: `M${here} ${top}V${bottom}` }),
+      s("text", { class: "meets", y: top + 8, ...beside(here, here > right - 70) }, grouped(now.context)),
+    );
+    for (const { name, at } of now.variants) {
+      const { color, dash } = VARIANTS[name];
+      nodes.push(s("path", { class: "line", d: `M${left} ${y(at(low))}L${right} ${y(at(high))}`, stroke: color, "stroke-dasharray": dash }));
+    }
+    let last = Infinity;
+    const named = [["memory", room], ...now.variants.map(({ name, at }) => [name, at(high)])];
+    for (const [name, value] of named.sort((a, b) => a[1] - b[1])) {
+      last = Math.min(y(value), last - 14); // names keep a line's distance
+      nodes.push(s("text", { x: right + 5, y: last, "dominant-baseline": "middle" }, name));
+    }
+    const met = now.variants.filter(({ crossing }) => crossing >= low && crossing <= high).sort((a, b) => Number(a.crossing - b.crossing));
+    met.forEach(({ name, crossing }, i) => {
+      const px = x(Number(crossing));
+      const above = i % 2 === 0; // neighbours on different sides
+      const before = px > right - 60 || (above && px > left + 60);
+      nodes.push(
+        s("circle", { cx: px, cy: y(room), r: 4.5, fill: VARIANTS[name].color, "data-variant": name }),
+        s("text", { class: "meets", y: y(room) + (above ? -8 : 17), ...beside(px, before) }, grouped(crossing)),
+      );
+    });
+    return nodes;
+  }
+
+  // The address of the page says what the reader chose, where no kernel keeps it.
+  let timer = 0;
+  let settled = false; // nothing is written before the reader has done something
+
+  function address() {
+    const url = new URL(location.href);
+    for (const name of [...CHOICES, ...Object.values(SIZES)]) url.searchParams.delete(name);
+    for (const name of CHOICES) url.searchParams.set(name, model.get(name));
+    if (!now.published) for (const [name, short] of Object.entries(SIZES)) url.searchParams.set(short, model.get(name));
+    url.hash = "cache-explorer";
+    return url.href;
+  }
+
+  function remember() {
+    if (isLive(model) || !settled) return;
+    clearTimeout(timer);
+    timer = setTimeout(() => {
+      try {
+        history.replaceState(history.state, "", address());
+      } catch {
+        // a page on disk may not rewrite its address everywhere; the button still has it
+      }
+    }, 300);
+    shown.hidden = true;
+    link.textContent = "Copy link to this state";
+  }
+
+  function recall() {
+    const asked = new URLSearchParams(location.search);
+    const found = {};
+    const admitted = { model: [...Object.keys(data.models), data.own], unit: Object.keys(data.units) };
+    for (const [name, values] of Object.entries(admitted)) if (values.includes(asked.get(name))) found[name] = asked.get(name);
+    const whole = (name, short, fits) => {
+      const value = /^\d{1,9}$/.test(asked.get(short) ?? "") ? Number(asked.get(short)) : 0;
+      if (fits(value)) found[name] = value;
+    };
+    whole("bits", "bits", (value) => data.formats.some(([bits]) => bits === value));
+    const inside = (name) => (value) => value >= 1 && value <= data.limits[name];
+    for (const name of ["context", "users", "memory"]) whole(name, name, inside(name));
+    if (found.model === data.own) {
+      for (const [name, short] of Object.entries(SIZES)) whole(name, short, inside(name));
+      found.v_head_dim ??= found.head_dim ?? model.get("v_head_dim");
+    } else Object.assign(found, data.models[found.model]?.sizes);
+    geometry.open = found.model === data.own;
+    for (const [name, value] of Object.entries(found)) model.set(name, value);
+  }
+
+  async function copy() {
+    try {
+      await navigator.clipboard.writeText(address());
+      link.textContent = "Copied";
+      say("Link copied.");
+    } catch {
+      shown.hidden = false; // no leave to write the clipboard: here it is to copy
+      shown.value = address();
+      shown.focus();
+      shown.select();
+    }
+  }
+
+  if (!isLive(model)) recall();
+  const stop = watch(model, NAMES, draw);
+  settled = true;
+  return () => {
+    clearTimeout(timer);
+    stop();
+  };
+}
