@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 import yaml
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from PIL import Image
 
 import attnlib
 import listings
@@ -86,7 +89,10 @@ def test_names_that_are_not_listed_exist():
 
 def good_notebook() -> NotebookNode:
     """Return a small chapter with which no guard finds fault."""
-    picture = new_output("display_data", data={"image/png": "aGk=", "text/plain": "<Figure>"})
+    file = io.BytesIO()
+    Image.new("P", (2, 2)).save(file, "PNG")
+    dots = base64.b64encode(file.getvalue()).decode()
+    picture = new_output("display_data", data={"image/png": dots, "text/plain": "<Figure>"})
     error = new_output("error", ename="ValueError", evalue="no", traceback=["ValueError: no"])
     words = {"mystnb": {"image": {"alt": "Four bars of equal height."}}, "tags": ["hide-input"]}
     return new_notebook(
