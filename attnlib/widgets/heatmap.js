@@ -20,7 +20,7 @@ function render({ model, el }) {
   const heading = h("p", { class: "reading" });
   const answers = h("ol", { class: "answers" });
   const sum = h("p", { class: "sum" });
-  const asked = h("p", { class: "note" });
+  const asked = h("p", { class: "note asked" });
   const strip = h("fieldset", { class: "strip" });
   const heads = h("fieldset", { class: "heads" });
   const others = h("div", { class: "others" });
@@ -35,7 +35,7 @@ function render({ model, el }) {
       rowNames,
       cursor,
     ),
-    h("div", { class: "side" }, heading, answers, sum, asked, legend),
+    h("div", { class: "side" }, heading, answers, sum, legend, asked),
     strip,
     heads,
     h("p", { class: "note" }, "Arrow keys, a click or a touch move the cursor: up and down the query, left and right the key."),
@@ -59,6 +59,7 @@ function render({ model, el }) {
     marks.setAttribute("viewBox", `0 0 ${S} ${T}`);
     el.style.setProperty("--rows", T);
     el.style.setProperty("--columns", S);
+    el.style.setProperty("--shown", Math.min(S, 8));
     const lengths = [...data.queries, ...data.keys].map((name) => name.length);
     el.style.setProperty("--longest", Math.min(10, Math.max(...lengths)));
     el.classList.toggle("packed", Math.max(T, S) > 32);
@@ -183,7 +184,7 @@ function render({ model, el }) {
   /** Write beside the map what the row of a query says. */
   function read(t, at) {
     const seen = order(t);
-    const shown = seen.slice(0, 8);
+    const shown = seen.slice(0, 8); // --shown
     if (at !== null && !isHidden(t, at) && !shown.includes(at)) shown[7] = at;
     heading.replaceChildren(h("b", {}, data.queries[t]), ` (query ${t}) attends to`);
     answers.replaceChildren(

@@ -42,6 +42,7 @@ def show(chromium) -> Iterator[Callable]:
     def opened(place: Place, home: str, **options):
         options = {"viewport": {"width": 1280, "height": 900}, **options}
         context = chromium.new_context(**options)
+        context.set_default_timeout(15_000)
         contexts.append(context)
         page = context.new_page()
 

@@ -49,11 +49,13 @@ def places(name: str) -> list[Place]:
 @cache
 def run_chapter(stem: str) -> tuple[list, dict]:
     """Run a chapter's code up to its last widget; return its widgets and its variables."""
+    import torch
     from IPython.core.interactiveshell import InteractiveShell
 
     from attnlib.widgets import Widget
 
     shell = InteractiveShell()
+    torch.set_default_dtype(torch.float32)  # a chapter that ran before may have left another
     widgets: list[Widget] = []
     wanted = len(stored_widgets(ROOT / "chapters" / f"{stem}.ipynb"))
     notebook = guards.load(ROOT / "chapters" / f"{stem}.ipynb")
@@ -67,6 +69,7 @@ def run_chapter(stem: str) -> tuple[list, dict]:
             assert result.success, f"{stem}, {name}: {result.error_in_exec}"
         if isinstance(result.result, Widget):
             widgets.append(result.result)
+    torch.set_default_dtype(torch.float32)
     assert len(widgets) == wanted, f"{stem} shows {wanted} widgets, made {len(widgets)}"
     return widgets, shell.user_ns
 
