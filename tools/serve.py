@@ -14,6 +14,8 @@ SITE = Path(__file__).resolve().parent.parent / "_build" / "html"
 class QuietHandler(SimpleHTTPRequestHandler):
     """Serves files and reports only what went wrong."""
 
+    protocol_version = "HTTP/1.1"  # one connection for many files, as real servers have it
+
     def log_request(self, code="-", size="-") -> None:
         """Keep quiet about what was found."""
         if str(code).startswith(("4", "5")):

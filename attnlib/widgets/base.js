@@ -58,8 +58,13 @@ function put(model, name, value) {
 
 /** Call `draw` now and whenever one of the traits changes; return what ends that. */
 function watch(model, names, draw) {
-  for (const name of names) model.on(`change:${name}`, draw);
   draw();
+  return follow(model, names, draw);
+}
+
+/** Call `draw` whenever one of the traits changes; return what ends that. */
+function follow(model, names, draw) {
+  for (const name of names) model.on(`change:${name}`, draw);
   return () => names.forEach((name) => model.off(`change:${name}`, draw));
 }
 
@@ -231,9 +236,12 @@ function axes({ left, right, top, bottom }, { x, y, xTicks = [], yTicks = [], xL
 
 /** Numbers in 0 to 1 from what `pack` in base.py made of them. */
 function unpack(text) {
-  const bytes = Uint8Array.from(atob(text.slice("u16:".length)), (c) => c.charCodeAt(0));
-  const view = new DataView(bytes.buffer);
-  return Float32Array.from({ length: bytes.length / 2 }, (_, i) => view.getUint16(2 * i, true) / 65535);
+  const bytes = atob(text.slice("u16:".length));
+  const numbers = new Float32Array(bytes.length / 2);
+  for (let i = 0; i < numbers.length; i++) {
+    numbers[i] = (bytes.charCodeAt(2 * i) + 256 * bytes.charCodeAt(2 * i + 1)) / 65535;
+  }
+  return numbers;
 }
 
 /** Keep a number within limits. */

@@ -42,7 +42,9 @@ function render({ model, el }) {
   );
   if (isLive(model) && model.get("data").asks) el.querySelector("figure").append(asking(model));
 
-  let data, all, layer, hovered; // hovered: [query, key] under the pointer, each or both
+  let data, all; // all: the weights of all layers
+  let layer, darkest; // the weights of the layer shown, and the largest of them
+  let hovered; // [query, key] under the pointer, each or both
 
   /** The weight of a query on a key in the head shown. */
   const weight = (t, at) => layer[(model.get("head") * data.T + t) * data.S + at];
@@ -108,6 +110,7 @@ function render({ model, el }) {
     const group = uid();
     const size = data.T * data.S;
     layer = all.subarray(model.get("layer") * data.H * size, (model.get("layer") + 1) * data.H * size);
+    darkest = layer.reduce((most, weight) => Math.max(most, weight), 0);
     heads.hidden = data.H < 2;
     heads.replaceChildren(
       h("legend", {}, `All heads${data.L > 1 ? `, ${data.layers[model.get("layer")]}` : ""}: choose one to enlarge it`),
@@ -127,15 +130,13 @@ function render({ model, el }) {
   function paint(canvas, weights) {
     const context = canvas.getContext("2d");
     const image = context.createImageData(data.S, data.T);
-    const scale = 255 / Math.max(darkest(), 1e-6);
+    const scale = 255 / Math.max(darkest, 1e-6);
     for (let i = 0; i < weights.length; i++) {
       image.data.set(SHADE, 4 * i);
       image.data[4 * i + 3] = weights[i] * scale;
     }
     context.putImageData(image, 0, 0);
   }
-
-  const darkest = () => layer.reduce((most, weight) => Math.max(most, weight), 0);
 
   /** Show the head and the cursor. */
   function draw() {
@@ -146,7 +147,7 @@ function render({ model, el }) {
     legend.replaceChildren(
       "0.00 ",
       h("span", { class: "scale" }),
-      ` ${fixed(darkest())}${data.hidden ? ", hatched: hidden by the mask" : ""}`,
+      ` ${fixed(darkest)}${data.hidden ? ", hatched: hidden by the mask" : ""}`,
     );
     point();
     say(words(model.get("query"), model.get("key")));
@@ -273,8 +274,8 @@ function render({ model, el }) {
 
   const ends = [
     watch(model, ["data"], load),
-    watch(model, ["layer"], drawHeads),
-    watch(model, ["head", "query", "key"], draw),
+    follow(model, ["layer"], drawHeads),
+    follow(model, ["head", "query", "key"], draw),
   ];
   return () => ends.forEach((end) => end());
 }
