@@ -25,17 +25,18 @@ function render({ model, el }) {
   const heads = h("fieldset", { class: "heads" });
   const others = h("div", { class: "others" });
 
+  const sheet = h(
+    "div",
+    { class: "sheet" },
+    h("p", { class: "axis along", "aria-hidden": "true" }, "key: answers →"),
+    columnNames,
+    h("p", { class: "axis down", "aria-hidden": "true" }, "query: asks →"),
+    rowNames,
+    cursor,
+  );
+  const side = h("div", { class: "side" }, heading, answers, sum, legend, asked);
   body.append(
-    h(
-      "div",
-      { class: "sheet" },
-      h("p", { class: "axis along", "aria-hidden": "true" }, "key: answers →"),
-      columnNames,
-      h("p", { class: "axis down", "aria-hidden": "true" }, "query: asks →"),
-      rowNames,
-      cursor,
-    ),
-    h("div", { class: "side" }, heading, answers, sum, legend, asked),
+    h("div", { class: "together" }, sheet, side),
     strip,
     heads,
     h("p", { class: "note" }, "Arrow keys, a click or a touch move the cursor: up and down the query, left and right the key."),
@@ -207,7 +208,7 @@ function render({ model, el }) {
     if (rest > 0) parts.push(`${rest} more seen`);
     if (hidden > 0) parts.push(`${hidden} hidden`);
     if (parts.length) sum.append(h("span", { class: "note" }, ` (${parts.join(", ")})`));
-    asked.textContent = "";
+    asked.textContent = "Choose a key as well, and here you read which queries give it most.";
     if (at !== null) {
       const askers = [...Array(data.T).keys()].filter((query) => !isHidden(query, at));
       askers.sort((a, b) => weight(b, at) - weight(a, at) || a - b);

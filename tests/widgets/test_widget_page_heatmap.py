@@ -176,3 +176,16 @@ def choose_layers_and_heads(widget, truth, made, t, way):
     for head in {0, (made.head + 1) % heads} if heads > 1 else ():
         act(choices.nth(head), way, "Space")
         assert_reads(widget, truth, layer, head, t)
+
+
+@pytest.mark.parametrize("width", [1280, 848, 390])
+@pytest.mark.parametrize("place", PLACES, ids=str)
+def test_nothing_moves_under_the_pointer(show, place, address, width):
+    """Catches a reading that grows, pushes the tokens away, and shrinks again, for ever."""
+    widget = show(place, address, viewport={"width": width, "height": 900})
+    tokens = widget.locator(".strip label")
+    before = tokens.first.bounding_box()["y"] - widget.bounding_box()["y"]
+    for t in (0, 1, tokens.count() - 1):
+        tokens.nth(t).dispatch_event("pointerenter", {"pointerType": "mouse"})
+        after = tokens.first.bounding_box()["y"] - widget.bounding_box()["y"]
+        assert abs(after - before) < 1, f"moved by {after - before} at token {t}"
