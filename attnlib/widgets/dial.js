@@ -83,6 +83,7 @@ function render({ model, el }) {
       watch(model, ["query_position", "key_position"], () => {
         const [m, n] = [model.get("query_position"), model.get("key_position")];
         input.max = last - Math.abs(m - n);
+        input.disabled = Number(input.max) === 0; // one stands at each end: no room to move both
         input.value = Math.min(m, n);
         shown.textContent = `${m} and ${n}`;
         input.setAttribute("aria-valuetext", `query ${m}, key ${n}`);
@@ -200,7 +201,7 @@ function render({ model, el }) {
     const [cx, cy] = [x(m - n), y(score(m - n))];
     const band = data.trained
       ? [
-          s("rect", { class: "dial-band", x: x(-data.trained), y: area.top, width: x(data.trained) - x(-data.trained), height: area.bottom - area.top }),
+          s("rect", { class: "dial-band", x: x(0), y: area.top, width: x(data.trained) - x(0), height: area.bottom - area.top }),
         ]
       : [];
     return [

@@ -212,7 +212,7 @@ function render({ model, el }) {
       ),
     );
     assumed.textContent = now.published?.assumed ?? "";
-    growing.textContent = `Cache of ${users} as the context grows`;
+    growing.textContent = `Cache of ${users} as the context grows (log scales; a dot: memory full)`;
     growth.draw();
     const full_at = now.variants.map(({ name, crossing }) => `${name} ${grouped(crossing)}`).join(", ");
     growth.node.setAttribute("aria-label", `Cache against context length for ${users}. The memory of ${have} is full at this many tokens a user: ${full_at}.`);

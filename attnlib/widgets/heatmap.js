@@ -266,6 +266,7 @@ function render({ model, el }) {
       Home: [0, model.get("key")],
       End: [data.T - 1, model.get("key")],
       Escape: [t, null],
+      " ": [t, model.get("key")], // else the page would scroll away
     };
     if (!(event.key in steps)) return;
     event.preventDefault();

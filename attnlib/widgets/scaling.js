@@ -85,8 +85,8 @@ function render({ model, el }) {
       mark(x(largest), bottom),
       s("path", { class: "scaling-sigma", d: `M${left + 8} ${top + 22}h14` }),
       s("text", { x: left + 28, y: top + 26 }, `sigma ${fixed(now.sigma)}`),
-      ...notes(place, [`largest ${now.text[0][0]}`]),
-      mark(right - 82, top + 27),
+      ...notes(place, [`query ${model.get("query")}: ${now.text[0][0]}`]),
+      mark(right - 92, top + 27),
     ];
   }, room);
 

@@ -94,7 +94,7 @@ function render({ model, el }) {
   );
   const legend = counting("p", { class: "note" }, ({ tokens, n_heads }) =>
     `Sides to scale, but for S, which is cut short (it would be ${grouped(Math.round(tokens / length("S")))} times as long), and for vectors, drawn thicker. ` +
-    `A stack: one for each of ${n_heads} heads. Striped: made in this step. Purple: latents. Blue, vermilion, green: queries, keys, values. Grey: weights.`,
+    `A stack: one for each of ${n_heads} heads. Striped: made from the cache in this step. Purple: latents. Blue, vermilion, green: queries, keys, values. Grey: weights.`,
   );
   const counted = h("div", {}, h("div", { class: "wide" }, costs), ...stages, legend);
   const blocked = h("div", {});
@@ -149,7 +149,7 @@ function render({ model, el }) {
     h(
       "p",
       { class: "note" },
-      `A small head of random numbers: blue is positive, vermilion with a bar is negative, the stronger the larger. The change is that of the product's entries since relative position 0; they reach ${fixed(rotation.products.limit)}.`,
+      `A small head of random numbers: blue is positive, vermilion with a bar is negative, the stronger the larger. The change is that of the product's entries since relative position 0; up to ${rotation.changes.length - 1} tokens apart they reach ${fixed(rotation.products.limit)}.`,
     ),
   );
 

@@ -151,18 +151,24 @@ def decode_forms(sizes: Mapping[str, int]) -> list[dict]:
     scores = matrix("scores", 1, "S", [("S", "made")])
     weights = matrix("weights", 1, "S", [("S", "made")])
     out = matrix("output", 1, v, [(v, "made")])
-    up_k, up_v = (matrix(f"W^U{x}", r, w, [(w, "weight")]) for x, w in (("K", n), ("V", v)))
+    up_k, up_v = (matrix(f"(W^U{x})^T", r, w, [(w, "weight")]) for x, w in (("K", n), ("V", v)))
     latents = matrix("c", "S", r, [(r, "latent")], note=KEPT, shared=True)
     rows = [(r, "latent"), (rho, "key")]
 
     cached_keys = matrix("k^C, k^R", n + rho, "S", [(n + rho, "key")], note=KEPT)
     cached_values = matrix("v", "S", v, [(v, "value")], note=KEPT)
-    keys = matrix("k^C, k^R", n + rho, "S", [(n, "key made"), (rho, "key")], note=f"k^C {MADE}")
+    keys = matrix(
+        "k^C, k^R",
+        n + rho,
+        "S",
+        [(n, "key made"), (rho, "key")],
+        note=f"k^C {MADE}; k^R cached",
+    )
     values = matrix("v", "S", v, [(v, "value made")], note=MADE)
     both = [(n, "key"), (v, "value")]
     new = [
         matrix("new c", 1, r, [(r, "latent")], shared=True),
-        matrix("W^UK, W^UV", r, n + v, [(n + v, "weight")]),
+        matrix("(W^UK)^T, (W^UV)^T", r, n + v, [(n + v, "weight")]),
         matrix("new k^C, v", 1, n + v, both, note="added to the cache"),
     ]
     expand = [
@@ -224,7 +230,7 @@ def decode_forms(sizes: Mapping[str, int]) -> list[dict]:
         {
             "name": "latent, absorbed",
             "formula": ["", "(q^T W^UK)", " c"],
-            "point": "The matrices meet the one new query. Nobody unpacks the cache.",
+            "point": "The matrices meet the one new query. The cache is never unpacked.",
             "bytes": cache(LATENT),
             "products": [
                 product(
