@@ -64,7 +64,9 @@ def assert_shows(widget, D: int, scale: str, query: int):
     assert_close(found(r"([\d.]+) keys in use", notes), rows[4, query].item(), 1)
     assert_close(found(r"mean ([\d.]+)", notes), rows[5].mean().item(), 3)
     assert_close(found(r"median ([\d.]+)", notes), rows[5].median().item(), 3)
-    assert_close(found(rf"query {query}: ([\d.]+)", notes), rows[5, query].item(), 3)
+    for panel, row in ((scores, 0), (norms, 5)):  # each names what is the query's own
+        own = found(rf"query {query}: ([−\d.]+)", " | ".join(texts(panel)))
+        assert_close(own, rows[row, query].item(), DIGITS[row], sigma)
     largest = p.sort(descending=True).values
     others = found(r"the other 96 together ([\d.]+)", notes)
     assert_close(others, largest[32:].sum().item(), 3)
