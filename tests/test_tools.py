@@ -16,6 +16,7 @@ import attnlib
 import browser
 import listings
 import notebooks
+import run_tests
 from attnlib.source import changed_lines, cut_docstrings
 
 SOURCE = '''\
@@ -262,3 +263,16 @@ def test_a_chosen_browser_that_is_none_is_refused(monkeypatch):
     monkeypatch.setenv("CHROMIUM", "no-such-browser")
     with pytest.raises(browser.BrowserNotFoundError, match="'no-such-browser'"):
         browser.find()
+
+
+def test_every_test_file_is_in_a_step():
+    """Catches a test that nobody runs, since the steps name their files."""
+    named = {
+        run_tests.ROOT / word
+        for step in run_tests.STEPS
+        for command in step.commands
+        for word in command
+        if word.startswith("tests")
+    }
+    for path in (run_tests.ROOT / "tests").rglob("test_*.py"):
+        assert named & {path, *path.parents}, f"no step of tools/run_tests.py runs {path.name}"

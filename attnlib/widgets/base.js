@@ -158,14 +158,6 @@ function dropdown(model, name, { label, options }) {
   return h("div", { class: "control" }, h("label", { for: id }, label), input);
 }
 
-/** A box to tick, bound to a boolean trait. */
-function tick(model, name, { label }) {
-  const input = h("input", { type: "checkbox" });
-  input.addEventListener("change", () => put(model, name, input.checked));
-  watch(model, [name], () => (input.checked = model.get(name)));
-  return h("label", { class: "control tick" }, input, h("span", {}, label));
-}
-
 /** A whole number within limits, bound to a trait; what does not fit is marked and not set. */
 function number(model, name, { label, min, max, unit = "" }) {
   const id = uid();

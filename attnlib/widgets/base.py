@@ -170,8 +170,8 @@ class Widget(anywidget.AnyWidget):
         return {name: getattr(self, name) for name in sorted(self.traits(state=True))}
 
     def fallback(self) -> str:
-        """Return HTML that says the same where no script runs."""
-        raise NotImplementedError
+        """Return HTML that says the same where no script runs; each widget has its own."""
+        raise NotImplementedError(f"{type(self).__name__} must have a fallback of its own")
 
     def html(self) -> str:
         """Return the widget for a page without a kernel; equal widgets give equal text."""
