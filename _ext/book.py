@@ -14,7 +14,13 @@ FOLD_LABEL = '<summary aria-label="Toggle hidden content">'
 # theme for Python 3.10 asks for that.
 FONT_PRELOAD = re.compile(r'<link rel="preload" as="font"[^>]*>\s*')
 
-NEEDED_AT_ONCE = {"documentation_options.js", "doctools.js", "sphinx_highlight.js"}
+# What a page needs while it is read: its own name, and the theme, which sets the colours. All
+# other scripts serve buttons, search, icons and maths; `_static/later.js` runs them after the
+# first picture of the page, so that widgets are there and answer before them.
+NAMED_WITHIN = {"documentation_options.js"}  # lines within the page set values of its
+AFTER_PARSING = {"book.js", "later.js", "bootstrap.js", "pydata-sphinx-theme.js"}
+SCRIPT = re.compile(r'<script(?P<rest>[^>]* src="(?P<path>[^"?]+)[^"]*"[^>]*)></script>')
+DEFER = re.compile(r' defer(="defer")?')
 
 
 def name_folds_by_their_words(app: Sphinx, page: str, template: str, context: dict, doctree):
@@ -23,31 +29,32 @@ def name_folds_by_their_words(app: Sphinx, page: str, template: str, context: di
         context["body"] = context["body"].replace(FOLD_LABEL, "<summary>")
 
 
-def let_scripts_wait(app: Sphinx, page: str, template: str, context: dict, doctree):
-    """Draw the page, widgets and all, before the scripts that only serve buttons and search.
+def waiting(script: re.Match) -> str:
+    """Return a script's element, inert if it can wait until later.js runs it."""
+    name, rest = script["path"].rpartition("/")[2], DEFER.sub("", script["rest"])
+    if name in NAMED_WITHIN:
+        return script[0]
+    if name in AFTER_PARSING:
+        return f"<script defer{rest}></script>"
+    return f'<script type="text/plain" data-waits{rest}></script>'
 
-    Sphinx's own do not wait: lines within the page and the search script call them.
-    """
-    for script in context.get("script_files", []):
-        name = str(getattr(script, "filename", None) or "").rpartition("/")[2]
-        if name.endswith(".js") and name not in NEEDED_AT_ONCE:
-            script.attributes.setdefault("defer", "defer")
 
-
-def drop_font_preloads(app: Sphinx, error: Exception | None):
-    """Leave the loading of fonts to the style sheets that use them."""
+def revise(app: Sphinx, error: Exception | None):
+    """Change what no template lets one change: let scripts wait, and leave fonts to CSS."""
     if error is not None or app.builder.format != "html":
         return
     for docname in (*app.env.found_docs, "search"):
         path = Path(app.builder.get_outfilename(docname))
         page = path.read_text(encoding="utf-8")
-        if (smaller := FONT_PRELOAD.sub("", page)) != page:
-            path.write_text(smaller, encoding="utf-8")
+        revised = FONT_PRELOAD.sub("", page)
+        if docname != "search" and "data-waits" not in page:  # searching is all that page does
+            revised = SCRIPT.sub(waiting, revised)
+        if revised != page:
+            path.write_text(revised, encoding="utf-8")
 
 
 def setup(app: Sphinx) -> dict:
     """Connect to Sphinx."""
     app.connect("html-page-context", name_folds_by_their_words)
-    app.connect("html-page-context", let_scripts_wait, priority=900)  # all are listed by then
-    app.connect("build-finished", drop_font_preloads)
+    app.connect("build-finished", revise)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -30,8 +30,18 @@ PAGES = sorted(
 WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 PICTURE_NAME = re.compile(r"://|[/\\]|\.(?:png|svg|jpe?g|gif|webp)$", re.IGNORECASE)
 
-# Resolves when images are there and MathJax, where a page has it, is done.
+# Resolves when the scripts that wait have run, MathJax is done and images are there.
 SETTLED = """async () => {
+  const end = performance.now() + 20_000;
+  const until = async (what, holds) => {
+    while (!holds()) {
+      if (performance.now() > end) throw new Error(`still waiting for ${what}`);
+      await new Promise((done) => setTimeout(done, 10));
+    }
+  };
+  await until("scripts", () => !document.querySelector("script[data-waits]"));
+  const maths = document.querySelector('script[src*="mathjax"]');
+  await until("MathJax", () => !maths || window.MathJax?.startup?.promise);
   if (window.MathJax?.startup?.promise) await window.MathJax.startup.promise;
   await Promise.all([...document.images].map((image) => image.decode().catch(() => {})));
 }"""
@@ -166,6 +176,18 @@ def test_the_address_alone_leads_to_the_front_page(chromium, address, over_http)
     page = chromium.new_page()
     page.goto(address if over_http else FRONT.as_uri())
     page.wait_for_url("**/intro.html", timeout=10_000)
+    page.close()
+
+
+def test_scripts_that_wait_run_in_the_end(chromium, address):
+    name = next(name for name in PAGES if name.startswith("chapters/"))
+    assert "data-waits" in (SITE / name).read_text(encoding="utf-8")
+    page = chromium.new_page()
+    page.goto(address + name, wait_until="load")
+    page.evaluate(SETTLED)
+    page.wait_for_selector("button.copybtn", state="attached", timeout=10_000)
+    assert page.evaluate("typeof Search.setIndex") == "function"
+    assert page.locator("svg.svg-inline--fa").count() > 0
     page.close()
 
 

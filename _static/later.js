@@ -1,0 +1,46 @@
+// Scripts that can wait (_ext/book.py marks them) run when the page has been drawn, one after
+// another, with room between them for what a reader does meanwhile.
+(() => {
+  const idle = () =>
+    new Promise((done) =>
+      window.requestIdleCallback ? requestIdleCallback(done, { timeout: 200 }) : setTimeout(done)
+    );
+
+  // A hidden page is never drawn, and goes on after a moment.
+  const drawn = () =>
+    new Promise((done) => {
+      requestAnimationFrame(done);
+      setTimeout(done, 200);
+    });
+
+  const run = (waiting) =>
+    new Promise((done) => {
+      const script = document.createElement("script");
+      for (const { name, value } of waiting.attributes) {
+        if (name !== "type" && name !== "data-waits") script.setAttribute(name, value);
+      }
+      script.onload = script.onerror = done;
+      waiting.replaceWith(script);
+    });
+
+  // Maths in pieces, top to bottom: a long chapter's formulas at once would block the page.
+  const typeset = async () => {
+    const blocks = document.querySelectorAll("article section > :not(section)");
+    for (const block of blocks) {
+      if (!block.matches(".math") && !block.querySelector(".math")) continue;
+      await idle();
+      await MathJax.typesetPromise([block]);
+    }
+    await MathJax.typesetPromise(); // what stands elsewhere
+  };
+  if (window.MathJax) window.MathJax.startup = { pageReady: typeset };
+
+  document.addEventListener("DOMContentLoaded", async () => {
+    await drawn();
+    for (const waiting of document.querySelectorAll("script[data-waits]")) {
+      await idle();
+      await run(waiting);
+    }
+    document.documentElement.dataset.scripts = "done";
+  });
+})();
