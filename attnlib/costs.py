@@ -1,14 +1,15 @@
 """What attention costs, from a model's published sizes alone: exact, and without a tensor.
 
-The formulas are data, sums of products of named sizes, so that Python and a page without a
-kernel evaluate the same ones. This module imports the standard library only.
+The cache's formulas are data, sums of products of named sizes, so that Python and a page
+without a kernel evaluate the same ones. This module imports the standard library only.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import KW_ONLY, dataclass, fields, replace
 from math import prod
+from typing import NamedTuple
 
 Polynomial = Sequence[tuple[int, tuple[str, ...]]]  # a sum of (factor, names of sizes)
 
@@ -20,6 +21,14 @@ CACHE_NUMBERS: dict[str, Polynomial] = {
     "MQA": ((1, ("head_dim",)), (1, ("v_head_dim",))),
     "MLA": ((1, ("kv_lora_rank",)), (1, ("qk_rope_head_dim",))),
 }
+
+# The same where MLA keeps expanded keys and values, the rotary key in every head, as "naive"
+# in DeepSeek-V3's reference code does.
+EXPANDED_NUMBERS: Polynomial = (
+    (1, ("n_heads", "head_dim")),
+    (1, ("n_heads", "qk_rope_head_dim")),
+    (1, ("n_heads", "v_head_dim")),
+)
 
 # Bits of one stored number. Formats of 8 bits and less keep scales beside them: not counted.
 DTYPE_BITS = {
@@ -33,13 +42,16 @@ DTYPE_BITS = {
     "int4": 4,
 }
 
+# How MLA can decode. The other variants have one way, and every name means it.
+FORMS = ("absorbed", "expanded", "naive")
+
 
 @dataclass(frozen=True)
 class Geometry:
-    """The sizes of a model that its cache depends on.
+    """The sizes of a model that its attention's costs depend on; all layers are alike.
 
     Args:
-        n_layers: layers that keep a cache, all of the same kind.
+        n_layers: layers that keep a cache.
         n_heads: query heads, H.
         n_kv_heads: key/value heads, H_kv, which divides H. MLA expands its latent to one key
             and one value for each query head, so there it is H.
@@ -47,10 +59,19 @@ class Geometry:
         v_head_dim: width of one head's value; ``None`` means ``head_dim``.
         kv_lora_rank: width of MLA's latent, d_c; ``None`` means no MLA.
         qk_rope_head_dim: width of MLA's shared rotary key, d_h^R; ``None`` means no MLA.
+        d_model: width of the residual stream; ``None`` if only the cache is of interest.
+        q_lora_rank: width of MLA's latent of queries, d_c'; ``None`` means none.
+        qkv_bias: whether the projections to queries, keys and values have biases; not in MLA.
+        o_bias: whether the output projection has one; not in MLA.
+        qk_norm: whether queries and keys are normalised, with one gain for each number of a
+            head, as in Qwen3; not in MLA, whose latents are always normalised.
+        window: keys that one query sees in a layer with a window, its own included, W.
+        n_window_layers: how many of the layers have that window; the others see everything.
 
     Raises:
         ValueError: if a size is not an integer of at least 1, if ``n_kv_heads`` does not divide
-            ``n_heads``, or if only one of MLA's two widths is given.
+            ``n_heads``, if only one of MLA's two widths is given, if biases or ``qk_norm`` come
+            with MLA or ``q_lora_rank`` without, or if window and its layers do not fit.
     """
 
     n_layers: int
@@ -60,21 +81,19 @@ class Geometry:
     v_head_dim: int | None = None
     kv_lora_rank: int | None = None
     qk_rope_head_dim: int | None = None
+    _: KW_ONLY
+    d_model: int | None = None
+    q_lora_rank: int | None = None
+    qkv_bias: bool = False
+    o_bias: bool = False
+    qk_norm: bool = False
+    window: int | None = None
+    n_window_layers: int = 0
 
     def __post_init__(self):
         if self.v_head_dim is None:
             object.__setattr__(self, "v_head_dim", self.head_dim)
-        for name, size in self.sizes().items():
-            check_positive(name, size)
-        if self.n_heads % self.n_kv_heads:
-            raise ValueError(
-                f"n_kv_heads must divide n_heads = {self.n_heads}, got {self.n_kv_heads}"
-            )
-        if (self.kv_lora_rank is None) != (self.qk_rope_head_dim is None):
-            raise ValueError(
-                "kv_lora_rank and qk_rope_head_dim must be given together, got"
-                f" {self.kv_lora_rank} and {self.qk_rope_head_dim}"
-            )
+        check_geometry(self)
 
     @property
     def variant(self) -> str:
@@ -86,7 +105,47 @@ class Geometry:
     def sizes(self) -> dict[str, int]:
         """Return the sizes that the model has, by name."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: size for name, size in values.items() if size is not None}
+        return {name: size for name, size in values.items() if size and size is not True}
+
+
+class Cost(NamedTuple):
+    """What one pass through a model's attention takes, all layers together.
+
+    FLOPs are two for each multiply-add; softmax, norms and rotations are not counted. Bytes are
+    the least that must move: each weight once, each cached number once.
+
+    Attributes:
+        projection_flops: of the products with weights.
+        core_flops: of the products with the cache, scores and weighted sums; with MLA's
+            ``"expanded"`` form also those that expand the cached latents.
+        weight_bytes: of all weights.
+        cache_bytes: of the cache that is read, or, in prefill, written.
+    """
+
+    projection_flops: int
+    core_flops: int
+    weight_bytes: int
+    cache_bytes: int
+
+    @property
+    def flops(self) -> int:
+        """All FLOPs."""
+        return self.projection_flops + self.core_flops
+
+    @property
+    def bytes(self) -> int:
+        """All bytes."""
+        return self.weight_bytes + self.cache_bytes
+
+    @property
+    def intensity(self) -> float:
+        """FLOPs for each byte, of everything."""
+        return self.flops / self.bytes
+
+    @property
+    def core_intensity(self) -> float:
+        """FLOPs for each byte, of the cache alone; a larger batch does not change it."""
+        return self.core_flops / self.cache_bytes
 
 
 def evaluate(polynomial: Polynomial, sizes: Mapping[str, int]) -> int:
@@ -103,30 +162,334 @@ def evaluate(polynomial: Polynomial, sizes: Mapping[str, int]) -> int:
 
 
 def kv_cache_bytes(
-    geometry: Geometry, tokens: int, *, batch_size: int = 1, dtype: object = "bfloat16"
+    geometry: Geometry,
+    tokens: int,
+    *,
+    batch_size: int = 1,
+    dtype: object = "bfloat16",
+    expanded: bool = False,
 ) -> int:
-    """How many bytes the caches of all layers take, every layer keeping every token.
+    """How many bytes the caches of all layers take.
 
     Source: Shazeer 2019, arXiv 1911.02150; DeepSeek-V2, arXiv 2405.04434, Table 1.
 
     Args:
-        geometry: the model's sizes.
-        tokens: tokens kept of each sequence.
+        geometry: the model's sizes. A layer with a window keeps that many tokens.
+        tokens: tokens seen of each sequence.
         batch_size: sequences, B.
         dtype: of the stored numbers: a name such as ``"bfloat16"``, a torch dtype, or the bits
             of one number, such as 6.
+        expanded: whether MLA keeps the expanded keys and values of all heads, not the latent.
 
     Returns:
         Bytes; a last one begun counts whole.
 
     Raises:
-        ValueError: if ``tokens``, ``batch_size`` or bits are not integers of at least 1, or the
-            dtype is unknown.
+        ValueError: if ``tokens``, ``batch_size`` or bits are not integers of at least 1, the
+            dtype is unknown, or ``expanded`` is asked of another variant than MLA.
     """
     check_positive("tokens", tokens)
     check_positive("batch_size", batch_size)
-    numbers = geometry.n_layers * evaluate(CACHE_NUMBERS[geometry.variant], geometry.sizes())
-    return -(-numbers * tokens * batch_size * bits_of(dtype) // 8)  # rounded up
+    if expanded and geometry.variant != "MLA":
+        raise ValueError(f"expanded must be False for {geometry.variant}, got {expanded!r}")
+    formula = EXPANDED_NUMBERS if expanded else CACHE_NUMBERS[geometry.variant]
+    numbers = evaluate(formula, geometry.sizes()) * tokens_seen(geometry, tokens)
+    return -(-numbers * batch_size * bits_of(dtype) // 8)  # rounded up
+
+
+def attention_params(geometry: Geometry, *, norms: bool = True) -> int:
+    """How many parameters the attention of all layers has.
+
+    Source: Vaswani et al. 2017, arXiv 1706.03762, section 3.2.2; DeepSeek-V2, arXiv 2405.04434,
+    equations 9 to 19.
+
+    Args:
+        geometry: the model's sizes, with ``d_model``.
+        norms: whether the gains of norms within attention count.
+
+    Returns:
+        Parameters.
+
+    Raises:
+        ValueError: if the geometry has no ``d_model``.
+    """
+    g, d = geometry, check_positive("d_model", geometry.d_model)
+    if g.variant == "MLA":
+        queries, down = g.n_heads * (g.head_dim + g.qk_rope_head_dim), g.q_lora_rank
+        query = d * queries if down is None else d * down + down * queries
+        weights = query + d * (g.kv_lora_rank + g.qk_rope_head_dim) + expanding_params(g)
+        gains = g.kv_lora_rank + (down or 0)
+    else:
+        outputs = g.n_heads * g.head_dim + g.n_kv_heads * (g.head_dim + g.v_head_dim)
+        weights = d * outputs + g.qkv_bias * outputs + g.o_bias * d
+        gains = 2 * g.head_dim * g.qk_norm
+    weights += g.n_heads * g.v_head_dim * d  # W_O, which brings the heads back to the width
+    return g.n_layers * (weights + norms * gains)
+
+
+def decode_cost(
+    geometry: Geometry,
+    tokens: int,
+    *,
+    batch_size: int = 1,
+    dtype: object = "bfloat16",
+    weight_dtype: object = None,
+    form: str = "absorbed",
+) -> Cost:
+    """What one decode step takes: one new token for each sequence.
+
+    Source: DeepSeek-V2, arXiv 2405.04434, section 2.1 and appendix C; each of S tokens seen
+    takes 2 H (D + D_v) FLOPs, or 2 H (2 d_c + d_h^R) absorbed.
+
+    Args:
+        geometry: the model's sizes, with ``d_model``.
+        tokens: tokens that the new one sees, itself included, S.
+        batch_size: sequences, B.
+        dtype: of the cache, as in :func:`kv_cache_bytes`.
+        weight_dtype: of the weights; ``None`` means ``dtype``.
+        form: of MLA: ``"absorbed"``; ``"expanded"``, which expands all latents anew in each
+            step; or ``"naive"``, whose cache holds the expanded keys and values.
+
+    Returns:
+        The cost of all layers.
+
+    Raises:
+        ValueError: if a number is below 1, a dtype or the form is unknown, or the geometry has
+            no ``d_model``.
+    """
+    check_form(form)
+    naive = geometry.variant == "MLA" and form == "naive"
+    options = {"batch_size": batch_size, "dtype": dtype, "expanded": naive}
+    cache = kv_cache_bytes(geometry, tokens, **options)
+    once, each = step_macs(geometry, form)
+    seen = tokens_seen(geometry, tokens)
+    weights = weight_bytes(geometry, dtype if weight_dtype is None else weight_dtype)
+    return Cost(2 * batch_size * once, 2 * batch_size * each * seen, weights, cache)
+
+
+def prefill_cost(
+    geometry: Geometry,
+    tokens: int,
+    *,
+    batch_size: int = 1,
+    dtype: object = "bfloat16",
+    weight_dtype: object = None,
+) -> Cost:
+    """What a prompt takes: all its tokens at once, each seeing itself and earlier ones.
+
+    MLA works expanded here. Source: as of :func:`decode_cost`.
+
+    Args:
+        geometry: the model's sizes, with ``d_model``.
+        tokens: of the prompt, T.
+        batch_size: sequences, B.
+        dtype: of the cache, which is written.
+        weight_dtype: of the weights; ``None`` means ``dtype``.
+
+    Returns:
+        The cost of all layers.
+
+    Raises:
+        ValueError: if a number is below 1, a dtype is unknown, or the geometry has no
+            ``d_model``.
+    """
+    cache = kv_cache_bytes(geometry, tokens, batch_size=batch_size, dtype=dtype)
+    once, each = step_macs(geometry, "naive")
+    pairs = pairs_seen(geometry, tokens)
+    weights = weight_bytes(geometry, dtype if weight_dtype is None else weight_dtype)
+    return Cost(2 * batch_size * tokens * once, 2 * batch_size * each * pairs, weights, cache)
+
+
+def decode_flops(
+    geometry: Geometry, tokens: int, *, batch_size: int = 1, form: str = "absorbed"
+) -> int:
+    """FLOPs of one decode step, all layers: see :func:`decode_cost`.
+
+    Args:
+        geometry: the model's sizes, with ``d_model``.
+        tokens: tokens that the new one sees, itself included, S.
+        batch_size: sequences, B.
+        form: of MLA.
+
+    Returns:
+        FLOPs.
+
+    Raises:
+        ValueError: as :func:`decode_cost`.
+    """
+    return decode_cost(geometry, tokens, batch_size=batch_size, form=form).flops
+
+
+def prefill_flops(geometry: Geometry, tokens: int, *, batch_size: int = 1) -> int:
+    """FLOPs of a prompt, all layers, causal: see :func:`prefill_cost`.
+
+    Args:
+        geometry: the model's sizes, with ``d_model``.
+        tokens: of the prompt, T.
+        batch_size: sequences, B.
+
+    Returns:
+        FLOPs.
+
+    Raises:
+        ValueError: as :func:`prefill_cost`.
+    """
+    return prefill_cost(geometry, tokens, batch_size=batch_size).flops
+
+
+def roofline_seconds(
+    flops: float, n_bytes: float, *, bytes_per_second: float, flops_per_second: float
+) -> float:
+    """The least time that some work takes: its reading or its arithmetic, what takes longer.
+
+    Source: Williams, Waterman and Patterson 2009, doi 10.1145/1498765.1498785.
+
+    Args:
+        flops: to be done.
+        n_bytes: to be moved.
+        bytes_per_second: the memory's rate.
+        flops_per_second: the processor's rate.
+
+    Returns:
+        Seconds.
+
+    Raises:
+        ValueError: if a rate is not above 0.
+    """
+    rates = {"bytes_per_second": bytes_per_second, "flops_per_second": flops_per_second}
+    for name, rate in rates.items():
+        if not rate > 0:
+            raise ValueError(f"{name} must be above 0, got {rate!r}")
+    return max(n_bytes / bytes_per_second, flops / flops_per_second)
+
+
+def max_tokens(
+    geometry: Geometry, memory_bytes: int, *, batch_size: int = 1, dtype: object = "bfloat16"
+) -> int | None:
+    """How many tokens of each sequence fit into a memory for the cache.
+
+    Args:
+        geometry: the model's sizes.
+        memory_bytes: what there is for the cache.
+        batch_size: sequences, B.
+        dtype: of the stored numbers, as in :func:`kv_cache_bytes`.
+
+    Returns:
+        Tokens, 0 if not one fits; ``None`` if every layer has a window and all of them fit.
+
+    Raises:
+        ValueError: if a number is below 1, or the dtype is unknown.
+    """
+    check_positive("memory_bytes", memory_bytes)
+    check_positive("batch_size", batch_size)
+    numbers = evaluate(CACHE_NUMBERS[geometry.variant], geometry.sizes())
+    room = 8 * memory_bytes // (numbers * batch_size * bits_of(dtype))  # tokens of one layer
+    tokens = room // geometry.n_layers
+    if geometry.window is None or tokens < geometry.window:
+        return tokens
+    full = geometry.n_layers - geometry.n_window_layers
+    return (room - geometry.n_window_layers * geometry.window) // full if full else None
+
+
+def max_batch_size(
+    geometry: Geometry, memory_bytes: int, tokens: int, *, dtype: object = "bfloat16"
+) -> int:
+    """How many sequences fit into a memory for the cache.
+
+    Args:
+        geometry: the model's sizes.
+        memory_bytes: what there is for the cache.
+        tokens: seen of each sequence.
+        dtype: of the stored numbers, as in :func:`kv_cache_bytes`.
+
+    Returns:
+        Sequences, 0 if not one fits.
+
+    Raises:
+        ValueError: if a number is below 1, or the dtype is unknown.
+    """
+    check_positive("memory_bytes", memory_bytes)
+    check_positive("tokens", tokens)
+    numbers = evaluate(CACHE_NUMBERS[geometry.variant], geometry.sizes())
+    return 8 * memory_bytes // (numbers * tokens_seen(geometry, tokens) * bits_of(dtype))
+
+
+def step_macs(geometry: Geometry, form: str) -> tuple[int, int]:
+    """Return the multiply-adds of a new token, for itself and for each token that it sees.
+
+    Args:
+        geometry: the model's sizes, with ``d_model``.
+        form: of MLA, one of :data:`FORMS`.
+
+    Returns:
+        ``(once, each)``: of all layers for the products with weights; of one layer for each
+        token seen.
+    """
+    g = replace(geometry, qkv_bias=False, o_bias=False)
+    once = attention_params(g, norms=False)  # each weight meets the token once
+    if g.variant != "MLA":
+        return once, g.n_heads * (g.head_dim + g.v_head_dim)
+    if form == "absorbed":  # W_UK goes to the query, W_UV to the result: as often as to a token
+        return once, g.n_heads * (2 * g.kv_lora_rank + g.qk_rope_head_dim)
+    each = g.n_heads * (g.head_dim + g.qk_rope_head_dim + g.v_head_dim)
+    if form == "naive":
+        return once, each
+    return once - g.n_layers * expanding_params(g), each + expanding_params(g)
+
+
+def expanding_params(geometry: Geometry) -> int:
+    """Return the parameters of one MLA layer's W_UK and W_UV.
+
+    Args:
+        geometry: of an MLA model.
+
+    Returns:
+        Parameters.
+    """
+    return geometry.kv_lora_rank * geometry.n_heads * (geometry.head_dim + geometry.v_head_dim)
+
+
+def weight_bytes(geometry: Geometry, dtype: object) -> int:
+    """Return the bytes of all attention weights.
+
+    Args:
+        geometry: the model's sizes, with ``d_model``.
+        dtype: as in :func:`kv_cache_bytes`.
+
+    Returns:
+        Bytes, rounded up.
+    """
+    return -(-attention_params(geometry) * bits_of(dtype) // 8)
+
+
+def tokens_seen(geometry: Geometry, tokens: int) -> int:
+    """Return how many tokens the newest one sees, summed over the layers.
+
+    Args:
+        geometry: the model's sizes.
+        tokens: so far, the newest included.
+
+    Returns:
+        Tokens times layers.
+    """
+    full = geometry.n_layers - geometry.n_window_layers
+    return full * tokens + geometry.n_window_layers * min(tokens, geometry.window or tokens)
+
+
+def pairs_seen(geometry: Geometry, tokens: int) -> int:
+    """Return how many pairs of query and key a causal prompt has, summed over the layers.
+
+    Args:
+        geometry: the model's sizes.
+        tokens: of the prompt.
+
+    Returns:
+        Pairs times layers.
+    """
+    near = min(tokens, geometry.window or tokens)
+    windowed = near * (near + 1) // 2 + (tokens - near) * near  # a row grows, then stays
+    full = geometry.n_layers - geometry.n_window_layers
+    return full * tokens * (tokens + 1) // 2 + geometry.n_window_layers * windowed
 
 
 def bits_of(dtype: object) -> int:
@@ -165,3 +528,60 @@ def check_positive(name: str, value: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
     return value
+
+
+def check_form(form: str) -> str:
+    """Check that a form of decoding exists.
+
+    Args:
+        form: what came.
+
+    Returns:
+        ``form``, unchanged.
+
+    Raises:
+        ValueError: if it does not.
+    """
+    if form not in FORMS:
+        raise ValueError(f"form must be one of {', '.join(FORMS)}, got {form!r}")
+    return form
+
+
+def check_geometry(geometry: Geometry) -> None:
+    """Check that the sizes of a model fit together.
+
+    Args:
+        geometry: under construction.
+
+    Raises:
+        ValueError: as :class:`Geometry` says.
+    """
+    g = geometry
+    optional = {"kv_lora_rank", "qk_rope_head_dim", "d_model", "q_lora_rank", "window"}
+    for name in ("n_layers", "n_heads", "n_kv_heads", "head_dim", "v_head_dim", *optional):
+        if name not in optional or getattr(g, name) is not None:
+            check_positive(name, getattr(g, name))
+    if g.n_heads % g.n_kv_heads:
+        raise ValueError(f"n_kv_heads must divide n_heads = {g.n_heads}, got {g.n_kv_heads}")
+    if (g.kv_lora_rank is None) != (g.qk_rope_head_dim is None):
+        raise ValueError(
+            "kv_lora_rank and qk_rope_head_dim must be given together, got"
+            f" {g.kv_lora_rank} and {g.qk_rope_head_dim}"
+        )
+    if g.kv_lora_rank is None and g.q_lora_rank is not None:
+        raise ValueError(f"q_lora_rank must be None without MLA, got {g.q_lora_rank}")
+    if g.kv_lora_rank is not None and (g.qkv_bias or g.o_bias or g.qk_norm):
+        raise ValueError(
+            f"qkv_bias, o_bias and qk_norm must be False in MLA, got {g.qkv_bias},"
+            f" {g.o_bias} and {g.qk_norm}"
+        )
+    if (g.window is None) != (g.n_window_layers == 0):
+        raise ValueError(
+            "window and n_window_layers must be given together, got"
+            f" {g.window} and {g.n_window_layers}"
+        )
+    if not 0 <= g.n_window_layers <= g.n_layers:
+        raise ValueError(
+            f"n_window_layers must be from 0 to n_layers = {g.n_layers},"
+            f" got {g.n_window_layers}"
+        )
