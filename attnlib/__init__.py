@@ -25,17 +25,27 @@ boolean, True = may attend. Sizes in bytes are integers; KiB, MiB and GiB are po
 
 from attnlib.cache import KVCache, LatentCache
 from attnlib.core import attention, fused_attention, merge_heads, split_heads
+from attnlib.costs import (
+    Geometry,
+    attention_params,
+    decode_flops,
+    kv_cache_bytes,
+    prefill_flops,
+)
 from attnlib.gqa import GroupedQueryAttention
 from attnlib.masks import causal_mask
 from attnlib.mha import MultiHeadAttention
 from attnlib.mla import MultiHeadLatentAttention
+from attnlib.models import MODELS
 from attnlib.mqa import MultiQueryAttention
 from attnlib.rope import DynamicNtkScaling, NtkScaling, Rope, apply_rope, rope_angles
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "MODELS",
     "DynamicNtkScaling",
+    "Geometry",
     "GroupedQueryAttention",
     "KVCache",
     "LatentCache",
@@ -46,9 +56,13 @@ __all__ = [
     "Rope",
     "apply_rope",
     "attention",
+    "attention_params",
     "causal_mask",
+    "decode_flops",
     "fused_attention",
+    "kv_cache_bytes",
     "merge_heads",
+    "prefill_flops",
     "rope_angles",
     "split_heads",
 ]
