@@ -26,6 +26,7 @@ from attnlib.plots.look import (
     styled,
     tint,
 )
+from attnlib.plots.measured import step_times
 from attnlib.plots.overview import variants
 from attnlib.plots.rotation import (
     kept_speed,
@@ -64,6 +65,7 @@ __all__ = [
     "soft_lookup",
     "softmax_gradients",
     "split_and_merge",
+    "step_times",
     "styled",
     "temperatures",
     "tint",
