@@ -30,7 +30,8 @@ def test_import_loads_no_plots_and_no_widgets():
 
 def test_public_names_exist_and_are_sorted():
     """Catches a name in __all__ that was renamed, and an export that was forgotten."""
-    assert attnlib.__all__ == sorted(attnlib.__all__)
+    constants_first = sorted(attnlib.__all__, key=lambda name: (not name.isupper(), name))
+    assert attnlib.__all__ == constants_first
     for name in attnlib.__all__:
         assert getattr(attnlib, name).__doc__, name
     exported = {name for name in vars(attnlib) if hasattr(getattr(attnlib, name), "__module__")}
@@ -59,6 +60,6 @@ def test_imports_point_one_way():
 
 def test_every_variant_is_tested():
     """Catches a new layer that the shared tests do not run over."""
-    public = {getattr(attnlib, name) for name in attnlib.__all__}
+    public = [getattr(attnlib, name) for name in attnlib.__all__]
     layers = {kind for kind in public if isinstance(kind, type) and issubclass(kind, nn.Module)}
     assert layers == {type(build()) for build in VARIANTS.values()}
