@@ -5,6 +5,7 @@ Importing this package loads matplotlib; ``import attnlib`` does not.
 
 from attnlib.plots.basics import mask_tables, soft_lookup, training_and_inference
 from attnlib.plots.caches import cache_growth, decode_reads, growing_cache
+from attnlib.plots.choices import two_prices
 from attnlib.plots.heads import (
     by_head,
     reach_tables,
@@ -28,6 +29,7 @@ from attnlib.plots.look import (
 )
 from attnlib.plots.measured import step_times
 from attnlib.plots.overview import variants
+from attnlib.plots.roofline import Roof, rooflines
 from attnlib.plots.rotation import (
     kept_speed,
     pairings,
@@ -43,6 +45,7 @@ __all__ = [
     "ROLES",
     "STYLE",
     "VARIANTS",
+    "Roof",
     "arrow",
     "blank",
     "box",
@@ -61,6 +64,7 @@ __all__ = [
     "pairings",
     "reach_tables",
     "recovery",
+    "rooflines",
     "score_spread",
     "soft_lookup",
     "softmax_gradients",
@@ -72,6 +76,7 @@ __all__ = [
     "training_and_inference",
     "turned_arrows",
     "two_heads",
+    "two_prices",
     "variants",
     "wavelengths",
     "where_numbers_land",
