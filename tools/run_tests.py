@@ -44,7 +44,7 @@ def pytest(*arguments: str) -> tuple[str, ...]:
     return (PYTHON, "-m", "pytest", "-q", *arguments)
 
 
-GUARD_FILES = ("test_notebooks.py", "test_repository.py", "test_tools.py")
+GUARD_FILES = ("test_notebooks.py", "test_numbers.py", "test_repository.py", "test_tools.py")
 
 STEPS = (
     Step(
