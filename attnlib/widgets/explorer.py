@@ -45,7 +45,9 @@ class CacheExplorer(Widget, file="explorer"):
     """The cache of a model beside what it would be in the other variants.
 
     Args:
-        models: published models by name; the last entry of the list is the reader's own.
+        models: published models by name; the last entry of the list is the reader's own. Every
+            layer must see all tokens: a model with windows is refused, since its cache is not
+            in proportion to the context.
         label: the figure's title.
         model: the one shown first; ``None`` means the first.
         context: tokens kept of each user, at first.
@@ -65,8 +67,8 @@ class CacheExplorer(Widget, file="explorer"):
         unit: of ``memory``.
 
     Raises:
-        ValueError: if there is no model, one is no :class:`attnlib.costs.Geometry` or exceeds
-            the page's limits, or if a first state is out of range.
+        ValueError: if there is no model, one is no :class:`attnlib.costs.Geometry`, has windows
+            or exceeds the page's limits, or if a first state is out of range.
     """
 
     anchor = "cache-explorer"
@@ -192,6 +194,8 @@ def explorer_data(models: Mapping[str, Geometry]) -> dict:
     for name, geometry in models.items():
         if not isinstance(geometry, Geometry):
             raise ValueError(f"models must be attnlib.costs.Geometry, got {geometry!r}: {name}")
+        if geometry.window is not None:
+            raise ValueError(f"window of {name} must be None here, got {geometry.window:,}")
         sizes = comparable(geometry)
         for size, value in sizes.items():
             if value > LIMITS[size]:

@@ -9,7 +9,7 @@ import pytest
 
 from attnlib.costs import CACHE_NUMBERS, Geometry, evaluate, kv_cache_bytes
 from attnlib.widgets import CacheExplorer
-from attnlib.widgets.explorer import OWN, SIZES, amount, comparable
+from attnlib.widgets.explorer import OWN, SIZES, amount, comparable, explorer_data
 
 LLAMA2 = Geometry(32, 32, 32, 128)
 LLAMA3 = Geometry(32, 32, 8, 128)
@@ -67,6 +67,12 @@ def test_what_a_model_lacks_is_assumed_and_said():
     assert "8 key/value heads" in said["DeepSeek-V3"] and "latent" not in said["DeepSeek-V3"]
 
 
+def test_what_the_cache_does_not_depend_on_changes_nothing():
+    """Catches a size of the projections that gets onto the page or stops it."""
+    more = Geometry(32, 32, 8, 128, d_model=4096, qkv_bias=True, o_bias=True, qk_norm=True)
+    assert explorer_data({"x": more}) == explorer_data({"x": LLAMA3})
+
+
 def test_choosing_a_model_sets_the_sizes_and_editing_one_makes_it_the_readers_own():
     explorer = made()
     explorer.model = "DeepSeek-V3"
@@ -113,6 +119,10 @@ def test_bad_first_states(options, message):
             "models must be attnlib.costs.Geometry, got (32, 32, 8, 128)",
         ),
         ({"x": Geometry(1001, 8, 8, 16)}, "n_layers of x must be at most 1,000, got 1,001"),
+        (
+            {"x": Geometry(26, 8, 4, 256, window=4096, n_window_layers=13)},
+            "window of x must be None here, got 4,096",
+        ),
         ({OWN: LLAMA3}, "models must not use the name 'your own geometry'"),
     ],
 )
