@@ -8,6 +8,7 @@ const MARKS = {
   MQA: { trait: "show_mqa", path: `M0 ${-R - 1}L${R + 1} ${R}H${-R - 1}z` },
   MLA: { trait: "show_mla", path: `M0 ${-R - 2}L${R + 2} 0L0 ${R + 2}L${-R - 2} 0z` },
 };
+const LANES = { MHA: -0.27, GQA: -0.09, MQA: 0.09, MLA: 0.27 }; // within a year, side by side
 const NEAR = 40; // pixels from a pointer to the mark that it means
 const SHOWN = ["x", "y", "context", "form", "family", "from_year", "to_year", "ridge", ...Object.values(MARKS).map(({ trait }) => trait)];
 
@@ -34,7 +35,7 @@ const AXES = {
   longest: { base: 4, tick: sized, write: (v) => `${grouped(v)} bytes` },
   intensity: { base: 2, tick: String, write: (v) => `${v}` },
   params: { base: 10, tick: counted, write: grouped },
-  year: { tick: String, write: String },
+  year: { tick: String, write: (v) => String(Math.round(v)) },
 };
 
 function render({ model, el }) {
@@ -55,7 +56,7 @@ function render({ model, el }) {
     longest: (entry) => cachedBy(entry).longest,
     intensity: (entry) => cachedBy(entry).intensity,
     params: (entry) => entry.params,
-    year: (entry) => entry.year,
+    year: (entry) => entry.year + LANES[entry.variant],
   };
   const domains = {};
   for (const name of Object.keys(measures)) domains[name] = domain(name);
@@ -85,8 +86,7 @@ function render({ model, el }) {
     watch(model, [name], () => (input.selectedIndex = options.findIndex(([value]) => value === model.get(name))));
     return h("div", { class: "control" }, h("label", { for: id }, label), input);
   };
-  const check = (name, ...content) => {
-    const input = h("input", { type: "checkbox" });
+  const check = (name, input, ...content) => {
     input.addEventListener("change", () => put(model, name, input.checked));
     watch(model, [name], () => (input.checked = model.get(name)));
     return h("label", { class: "check" }, input, ...content);
@@ -99,12 +99,13 @@ function render({ model, el }) {
       const size = 2 * R + 6;
       const mark = s("svg", { viewBox: `${-size / 2} ${-size / 2} ${size} ${size}`, width: size, height: size, "aria-hidden": "true" }, s("path", { class: `mark ${variant}`, d: path }));
       const count = data.models.filter((entry) => entry.variant === variant).length;
-      return check(trait, mark, h("span", {}, `${variant} (${count})`));
+      return check(trait, h("input", { type: "checkbox" }), mark, h("span", {}, `${variant} (${count})`));
     }),
   );
   const year = (name, label) => slider(model, name, { label, values: data.years });
   const found = h("select", { id: uid() });
   found.addEventListener("change", () => put(model, "model", found.value));
+  const ridgeBox = h("input", { type: "checkbox" });
   const mla = data.models.some(({ naive }) => naive);
   controls.append(
     axis("x", "y", "across"),
@@ -113,7 +114,7 @@ function render({ model, el }) {
     legend,
     h("div", { class: "years" }, year("from_year", "from"), year("to_year", "to")),
     dropdown(model, "family", { label: "family", options: [data.all, ...data.families].map((name) => [name, name]) }),
-    machine ? check("ridge", h("span", {}, `${machine.name}’s ridge point`)) : "",
+    machine ? check("ridge", ridgeBox, h("span", {}, `${machine.name}’s ridge point`)) : "",
     mla ? choice(model, "form", { label: "MLA caches", options: Object.entries(data.forms) }) : "",
     h("div", { class: "control" }, h("label", { for: found.id }, "model"), found),
   );
@@ -197,7 +198,7 @@ function render({ model, el }) {
       const { length } = point.models;
       const [px, py] = places[points.indexOf(point)];
       const transform = `translate(${px} ${py})${length > 1 ? " scale(1.4)" : ""}`;
-      for (const kind of new Set(point.models.map(({ variant }) => variant))) nodes.push(s("path", { class: `mark ${kind}`, d: MARKS[kind].path, transform }));
+      for (const kind of new Set(point.models.map(({ variant }) => variant))) nodes.push(s("path", { class: `mark ${kind}`, d: MARKS[kind].path, transform, "data-at": points.indexOf(point) }));
       if (length > 1) nodes.push(s("text", { class: "many", x: px, y: py + 4 }, length));
     }
     for (const point of new Set([chosen(), hovered])) {
@@ -242,9 +243,10 @@ function render({ model, el }) {
     const { longest, intensity } = cachedBy(entry);
     const context = grouped(model.get("context"));
     const each = AXES.bytes.write(measures.bytes(entry));
+    const flops = `${intensity} FLOP${intensity === 1 ? "" : "s"}`;
     const mean = entry.windowed ? `, the mean over ${context} tokens,` : "";
     const long = entry.max_context === null ? "" : ` At its longest context, ${grouped(entry.max_context)} tokens, the cache takes ${sized(longest)}.`;
-    const words = `${entry.sizes}. A token takes ${each} of cache${mean} and a decode step does ${intensity} FLOPs for each byte of it.`;
+    const words = `${entry.sizes}. A token takes ${each} of cache${mean} and a decode step does ${flops} for each byte of it.`;
     return { words, more: `${long} The attention has ${grouped(entry.params)} parameters.`, note: entry.note ? ` ${entry.note}` : "" };
   }
 
@@ -257,9 +259,9 @@ function render({ model, el }) {
     return `${title(first(point))}: ${facts(first(point)).words}${together}`;
   }
 
-  /** Write what stands at the point under the pointer, or at the chosen one. */
+  /** Write what stands at the chosen point; under the pointer, its name in the plane is enough. */
   function read() {
-    const point = hovered ?? chosen();
+    const point = chosen();
     if (!point) {
       const why = points.length ? "is not among the models shown" : "is filtered out, like all others";
       heading.textContent = `${model.get("model")} ${why}.`;
@@ -281,12 +283,6 @@ function render({ model, el }) {
     );
   }
 
-  /** Show the point under the pointer, or the chosen one. */
-  function point() {
-    read();
-    redraw();
-  }
-
   function draw() {
     hovered = null;
     place();
@@ -294,7 +290,9 @@ function render({ model, el }) {
     const here = points.reduce((sum, { models }) => sum + models.length, 0);
     const without = shown.length - here;
     const missing = without ? ` ${without} more ${without === 1 ? "has" : "have"} no published longest context.` : "";
-    about.textContent = `${here} of ${data.models.length} models at ${points.length} points; a number in a mark says how many stand there.${rest.length ? " Small dots: filtered out." : ""}${missing}`;
+    const lanes = [model.get("x"), model.get("y")].includes("year") ? " Within a year the variants stand side by side." : "";
+    about.textContent = `${here} of ${data.models.length} models at ${points.length} points; a number in a mark says how many stand there.${rest.length ? " Small dots: filtered out." : ""}${missing}${lanes}`;
+    ridgeBox.disabled = ![model.get("x"), model.get("y")].includes("intensity");
     found.replaceChildren(...shown.map(({ name }) => h("option", {}, name)));
     if (!shown.some(({ name }) => name === model.get("model"))) found.prepend(h("option", {}, model.get("model")));
     choose();
@@ -307,7 +305,8 @@ function render({ model, el }) {
     cursor.setAttribute("aria-valuemax", Math.max(1, points.length));
     cursor.setAttribute("aria-valuenow", at ? points.indexOf(at) + 1 : 1);
     cursor.setAttribute("aria-valuetext", at ? spoken(at) : `${model.get("model")} is not shown`);
-    point();
+    read();
+    redraw();
     say(`${at ? spoken(at) : heading.textContent} ${about.textContent}`);
   }
 
@@ -332,7 +331,7 @@ function render({ model, el }) {
   function hover(at) {
     if (at === hovered) return;
     hovered = at;
-    point();
+    redraw();
   }
 
   cursor.addEventListener("pointermove", (event) => event.pointerType === "mouse" && hover(pointsAt(event)[0]?.point ?? null));
