@@ -104,6 +104,7 @@ function render({ model, el }) {
   );
   const year = (name, label) => slider(model, name, { label, values: data.years });
   const found = h("select", { id: uid() });
+  const gone = h("option");
   found.addEventListener("change", () => put(model, "model", found.value));
   const ridgeBox = h("input", { type: "checkbox" });
   const mla = data.models.some(({ naive }) => naive);
@@ -294,17 +295,23 @@ function render({ model, el }) {
     about.textContent = `${here} of ${data.models.length} models at ${points.length} points; a number in a mark says how many stand there.${rest.length ? " Small dots: filtered out." : ""}${missing}${lanes}`;
     ridgeBox.disabled = ![model.get("x"), model.get("y")].includes("intensity");
     found.replaceChildren(...shown.map(({ name }) => h("option", {}, name)));
-    if (!shown.some(({ name }) => name === model.get("model"))) found.prepend(h("option", {}, model.get("model")));
     choose();
   }
 
   function choose() {
     hovered = null;
-    found.value = model.get("model");
+    const name = model.get("model");
+    gone.remove(); // a model that is filtered out is in the list as long as it is chosen
+    found.value = name;
+    if (found.value !== name) {
+      gone.textContent = name;
+      found.prepend(gone);
+      found.value = name;
+    }
     const at = chosen();
     cursor.setAttribute("aria-valuemax", Math.max(1, points.length));
     cursor.setAttribute("aria-valuenow", at ? points.indexOf(at) + 1 : 1);
-    cursor.setAttribute("aria-valuetext", at ? spoken(at) : `${model.get("model")} is not shown`);
+    cursor.setAttribute("aria-valuetext", at ? spoken(at) : `${name} is not shown`);
     read();
     redraw();
     say(`${at ? spoken(at) : heading.textContent} ${about.textContent}`);
