@@ -30,7 +30,12 @@ def two_prices(
         fills = [tint(VARIANTS[name], 0.45) for name in names]
         edges = [VARIANTS[name] for name in names]
         bars = ax.barh(names, [values[name] for name in names], color=fills, edgecolor=edges)
-        ax.bar_label(bars, [f"{values[name]:,.0f}" for name in names], padding=4, fontsize=10)
+        ax.bar_label(bars, [shown(values[name]) for name in names], padding=4, fontsize=10)
         ax.set(xlabel=unit, xlim=(0, 1.22 * max(values.values())))
         ax.tick_params(axis="y", length=0)
     return fig
+
+
+def shown(value: float) -> str:
+    """Return a number for a bar: no decimals from 20 on, one below."""
+    return f"{value:,.0f}" if value >= 20 else f"{value:.1f}"

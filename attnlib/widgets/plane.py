@@ -362,8 +362,8 @@ def ridge_of(machine: Machine | None) -> dict | None:
                 f"{name} of the machine must be above 0, got {getattr(machine, name)!r}"
             )
     ridge = machine.flops_per_second / machine.bytes_per_second
-    rates = f"{machine.flops_per_second / 1e12:,.3g} TFLOP/s"
-    rates += f" / {machine.bytes_per_second / 1e12:,.3g} TB/s"
+    rates = f"{machine.flops_per_second / 1e12:,.3g} TFLOPs"
+    rates += f" / {machine.bytes_per_second / 1e12:,.3g} TB a second"
     return {
         "name": machine.name,
         "intensity": ridge,

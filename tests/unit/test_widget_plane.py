@@ -158,7 +158,7 @@ def test_sources_lead_to_what_they_name():
 def test_ridge_point():
     """989 TFLOP/s over 3.35 TB/s: arXiv 2505.21487 prints about 295."""
     assert round(ridge_of(H100)["intensity"]) == 295
-    assert "989 TFLOP/s / 3.35 TB/s = 295 FLOPs a byte" in ridge_of(H100)["text"]
+    assert "989 TFLOPs / 3.35 TB a second = 295 FLOPs a byte" in ridge_of(H100)["text"]
     assert ridge_of(None) is None
     assert plane_data(FIRST_SIX, Machine("x", 6.0, 3.0, "y"))["machine"]["intensity"] == 2
     assert "Ridge" not in ModelPlane(FIRST_SIX, machine=None).fallback()
