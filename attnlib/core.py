@@ -11,6 +11,8 @@ from attnlib.checks import check_attention, check_fused, check_size
 from attnlib.masks import causal_mask
 from attnlib.rope import Rope
 
+PRECISE = (torch.float32, torch.float64)  # the others round scores unless a kernel is fused
+
 
 def attention(
     q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, scale: float | None = None
@@ -138,8 +140,11 @@ def attend(
         ``(out, weights)``: ``(B, H, T, D_v)``, and ``(B, H, T, S)`` or ``None``.
     """
     T, S = q.shape[2], k.shape[2]
-    if causal and T == S and key_mask is None and not return_weights:
+    plain = key_mask is None and not return_weights
+    if plain and causal and T == S:
         return fused_attention(q, k, v, causal=True, scale=scale), None  # no mask in memory
+    if plain and T == 1 and q.device.type == "cpu" and q.dtype in PRECISE:
+        return one_query_attention(q, k, v, scale=scale), None
     mask = None
     if causal and T > 1:
         positions = torch.arange(S, device=q.device)
@@ -150,6 +155,35 @@ def attend(
     if return_weights:
         return attention(q, k, v, mask=mask, scale=scale)
     return fused_attention(q, k, v, mask=mask, scale=scale), None
+
+
+def one_query_attention(
+    q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = None
+) -> Tensor:
+    """The output of :func:`attention` for one query a head, as two products of matrices.
+
+    A decode step on a CPU is faster this way than through the fused kernel, which is made for
+    blocks of queries. The scores of one query are few, so nothing large is held. The G queries
+    of a group make one matrix, so K and V are read once and never repeated.
+
+    Args:
+        q: queries, shape ``(B, H, 1, D)``.
+        k: keys, shape ``(B, H_kv, S, D)``; H_kv divides H.
+        v: values, shape ``(B, H_kv, S, D_v)``.
+        scale: factor on the scores; ``None`` means 1 / sqrt(D).
+
+    Returns:
+        Shape ``(B, H, 1, D_v)``, of q's dtype.
+
+    Raises:
+        ValueError: if shapes, dtypes or devices do not fit together.
+    """
+    check_attention(q, k, v, None)
+    B, H, _, D = q.shape
+    scale = D**-0.5 if scale is None else scale
+    grouped = q.reshape(B, k.shape[1], -1, D) * scale  # (B, H_kv, G, D)
+    scores = (k @ grouped.mT).mT  # (B, H_kv, G, S), in the order that reads k row by row
+    return (scores.softmax(dim=-1) @ v).reshape(B, H, 1, -1)  # (B, H, 1, D_v)
 
 
 def fused_attention(

@@ -7,6 +7,7 @@ from torch import nn
 from attnlib.cache import KVCache, storage_like
 from attnlib.checks import check_heads, check_hidden, check_kv_heads
 from attnlib.core import attend, merge_heads, rotate_new, split_heads
+from attnlib.linear import Linear
 
 
 class GroupedQueryAttention(nn.Module):
@@ -36,10 +37,10 @@ class GroupedQueryAttention(nn.Module):
         head_dim = check_heads(d_model, n_heads, head_dim, rope=rope is not None)
         self.n_heads, self.head_dim, self.rope = n_heads, head_dim, rope
         self.n_kv_heads = check_kv_heads(n_heads, n_kv_heads)
-        self.q_proj = nn.Linear(d_model, n_heads * head_dim, bias=bias)
-        self.k_proj = nn.Linear(d_model, n_kv_heads * head_dim, bias=bias)
-        self.v_proj = nn.Linear(d_model, n_kv_heads * head_dim, bias=bias)
-        self.o_proj = nn.Linear(n_heads * head_dim, d_model, bias=bias)
+        self.q_proj = Linear(d_model, n_heads * head_dim, bias=bias)
+        self.k_proj = Linear(d_model, n_kv_heads * head_dim, bias=bias)
+        self.v_proj = Linear(d_model, n_kv_heads * head_dim, bias=bias)
+        self.o_proj = Linear(n_heads * head_dim, d_model, bias=bias)
 
     def forward(self, x, cache=None, *, causal=True, key_mask=None, return_weights=False):
         """Mix each token with the tokens it may see.

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from attnlib.cache import LatentCache, storage_like
 from attnlib.checks import check_even, check_hidden, check_size
 from attnlib.core import attend, merge_heads, rotate_new, split_heads
+from attnlib.linear import Linear
 from attnlib.rope import Rope
 
-linear = partial(nn.Linear, bias=False)
+linear = partial(Linear, bias=False)
 
 
 class MultiHeadLatentAttention(nn.Module):

@@ -121,7 +121,8 @@ def test_decode_reads_shared_keys_unrepeated(variant, dtype, padded):
     key_mask = torch.arange(PAST + 1).expand(B, -1) > 2 if padded else None
     recorder = record(layer, hidden(tokens=1, dtype=dtype), cache, key_mask=key_mask)
     assert recorder.largest()[0] < B * H * (PAST + 1) * D, recorder.largest()
-    assert recorder.fused_kernels() == 1, recorder.operators
+    products = dtype == torch.float32 and not padded  # which the CPU does faster unfused
+    assert recorder.fused_kernels() == (0 if products else 1), recorder.operators
 
 
 @FLOATS
@@ -136,7 +137,7 @@ def test_decode_never_expands_the_latents(variant, dtype):
     assert widest_row < H * LATENT["qk_nope_head_dim"]
     of_cache = [entry for entry in recorder.floats if entry[0] > B * (past + 2) * widest_row]
     assert not of_cache, of_cache
-    assert recorder.fused_kernels() == 1, recorder.operators
+    assert recorder.fused_kernels() == (0 if dtype == torch.float32 else 1), recorder.operators
     expanded = record(layer, hidden(tokens=1, dtype=dtype), cache, absorb=False)
     assert expanded.largest()[0] >= B * past * H * LATENT["qk_nope_head_dim"]
 
@@ -153,10 +154,13 @@ def test_decode_copies_neither_cache_nor_weights(variant, form, dtype):
     cache = filled(layer, PAST, room=1)
     recorder = record(layer, hidden(tokens=1, dtype=dtype), cache, **form)
     new_tokens = B * H * 20  # more than one token of each row needs, less than W_UK
+    scores = B * H * (PAST + 1)  # of one query: the size of no cache and of no weight
     copies = [
         entry
         for entry in recorder.floats
-        if entry[0] >= new_tokens and not any(view in entry[1] for view in VIEWS)
+        if entry[0] >= new_tokens
+        and entry[0] != scores
+        and not any(view in entry[1] for view in VIEWS)
     ]
     assert not copies, copies
 

@@ -13,7 +13,12 @@ import attnlib
 PACKAGE = Path(attnlib.__file__).parent
 
 # Imports point down this list, never up and never sideways between variants.
-LAYERS = [{"mha", "mqa", "gqa", "mla"}, {"core"}, {"cache", "masks", "rope"}, {"checks"}]
+LAYERS = [
+    {"mha", "mqa", "gqa", "mla"},
+    {"core", "linear"},
+    {"cache", "masks", "rope"},
+    {"checks"},
+]
 
 
 def test_import_loads_no_plots_and_no_widgets():
