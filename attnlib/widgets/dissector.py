@@ -23,9 +23,9 @@ TEXTS = {
     "precision": {"deployed": "6 bits for V2, 16 for the other", "equal": "16 bits for both"},
     "baseline": {
         "67b": "DeepSeek 67B",
-        "gqa": "GQA-8 with V2’s layers",
-        "mha": "MHA with V2’s heads",
-        "matched": "the report’s MHA model",
+        "gqa": "GQA-8, V2’s layers",
+        "mha": "MHA, V2’s heads",
+        "matched": "the report’s MHA",
     },
     "layers": {"model": "the whole model", "layer": "one layer"},
 }

@@ -120,7 +120,7 @@ def test_without_scripts_the_table_says_all_of_it():
     first = ["DeepSeek 67B", TEXTS["precision"]["deployed"], "the whole model", "34,560"]
     first += ["25,920", "194,560", "389,120", "93.34 %", "1/15.01"]
     assert rows[0] == first
-    assert [row[0] for row in rows if row[-1] == ""] == ["the report’s MHA model"] * 2
+    assert [row[0] for row in rows if row[-1] == ""] == ["the report’s MHA"] * 2
     assert "does not spell out the arithmetic" in text
     assert '<a href="https://arxiv.org/abs/2405.04434">' in text
 

@@ -18,9 +18,9 @@ V2 = MODELS["DeepSeek-V2"].geometry
 PRECISIONS = {"6 bits for V2, 16 for the other": 6, "16 bits for both": 16}
 BASELINES = {
     "DeepSeek 67B": MODELS["DeepSeek LLM 67B"].geometry,
-    "GQA-8 with V2’s layers": Geometry(60, 64, 8, 128),
-    "MHA with V2’s heads": Geometry(60, 128, 128, 128),
-    "the report’s MHA model": 860_200,  # numbers of a token, all layers: its Table 9, rounded
+    "GQA-8, V2’s layers": Geometry(60, 64, 8, 128),
+    "MHA, V2’s heads": Geometry(60, 128, 128, 128),
+    "the report’s MHA": 860_200,  # numbers of a token, all layers: its Table 9, rounded
 }
 COUNTED = ("the whole model", "one layer")
 GROUPS = (list(PRECISIONS), list(BASELINES), list(COUNTED))

@@ -404,9 +404,7 @@ def test_keys_reach_every_control(show, computed, place, home):
     assert_shows(widget, state)
     keyboard.press("Tab")
     keyboard.press("ArrowDown")
-    state["family"] = sorted({m.family for m in DECODERS.values()}, key=str.casefold)[0]
-    state["family"] = "DeepSeek"
-    assert labelled(widget, "family").input_value() == "DeepSeek"
+    state["family"] = "DeepSeek"  # the first of several models
     assert_shows(widget, state)
     keyboard.press("Tab")
     keyboard.press("Space")
