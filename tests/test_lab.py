@@ -327,7 +327,11 @@ ROWS = {
         "ArrowDown",
     ),
     "HeadSharing": Row("HeadSharing(8, 4)", "n_kv_heads = 2"),
+    "HeadlineDissector": Row(
+        "HeadlineDissector()", "baseline = 'mha'", "input[type=radio]:checked"
+    ),
     "MlaStepper": Row("MlaStepper()", "step = 2"),
+    "ModelPlane": Row("ModelPlane(MODELS)", "context = 1024"),
     "RopeDial": Row("RopeDial(torch.ones(4), torch.ones(4))", "query_position = 20"),
     "ScalingExplorer": Row(
         "ScalingExplorer({D: torch.randn(8, D) @ torch.randn(D, 8) for D in (4, 16, 64)})",
@@ -341,7 +345,9 @@ def test_table_has_every_widget():
 
 
 def test_every_widget_lives(open_notebook):
-    cells = ["import torch\nfrom attnlib.costs import Geometry\nfrom attnlib.widgets import *"]
+    cells = [
+        "import torch\nfrom attnlib import MODELS, Geometry\nfrom attnlib.widgets import *"
+    ]
     for name, row in ROWS.items():
         cells += [
             f"widget = {row.make}\nwidget",
