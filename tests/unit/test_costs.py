@@ -62,7 +62,7 @@ def test_formula_is_what_the_tensors_take(variant, dtype):
     )
 
 
-PUBLISHED = {  # bytes a token in bfloat16; the sources are in shared/facts/models.json
+PUBLISHED = {  # bytes a token in bfloat16; the sources are in attnlib/models.json
     "DeepSeek-V3": (Geometry(61, 128, 128, 128, 128, 512, 64), 70_272),
     "Qwen2.5-72B": (Geometry(80, 64, 8, 128), 327_680),
     "Llama-3.1 405B": (Geometry(126, 128, 8, 128), 516_096),
