@@ -126,7 +126,7 @@ class Call:
     code: str
     run: Callable[[], object]
     rewind: Callable[[], object] = lambda: None
-    graph: bool = False
+    graph: Callable[[], object] | None = None  # replays ``run``; timed in its place
     seconds: list[float] = field(default_factory=list)
 
 
@@ -196,13 +196,14 @@ def build_layer(
 
     Raises:
         ValueError: if the geometry has no ``d_model``, or is one that no layer here has: biases
-            of only one kind, norms of queries and keys, or values of another width.
+            of only one kind, norms of queries and keys, a window, or, but for MLA, values of
+            another width than keys.
     """
     g = geometry
     if g.d_model is None:
         raise ValueError(f"geometry must have a d_model to build a layer from, got {g}")
-    if g.qk_norm or g.qkv_bias != g.o_bias or (g.variant == "MLA" and g.o_bias):
-        raise ValueError(f"geometry must have no qk_norm and equal biases, got {g}")
+    if g.qk_norm or g.n_window_layers or g.qkv_bias != g.o_bias:
+        raise ValueError(f"geometry must have no qk_norm, no window and equal biases, got {g}")
     if g.variant != "MLA" and g.v_head_dim != g.head_dim:
         raise ValueError(f"geometry must have v_head_dim = head_dim but for MLA, got {g}")
     if g.variant == "MLA":
@@ -225,18 +226,22 @@ def build_layer(
     return layer.to(device=device, dtype=dtype).eval().requires_grad_(False)
 
 
-def timed(function: Callable[[], object], device: torch.device | str) -> float:
+def timed(
+    function: Callable[[], object], device: torch.device | str, *, settle: bool = True
+) -> float:
     """Return the seconds that one call takes, on the device's own clock.
 
     Args:
         function: what to call.
-        device: "cpu", or a CUDA device, whose events are then the clock.
+        device: "cpu", or "cuda", whose events are then the clock.
+        settle: whether a GPU finishes earlier work first; the time then includes launching.
 
     Returns:
         Seconds.
     """
     if torch.device(device).type == "cuda":
-        torch.cuda.synchronize(device)  # launches do not hide behind earlier work
+        if settle:
+            torch.cuda.synchronize(device)  # launches do not hide behind earlier work
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         start.record()
         function()
@@ -254,12 +259,12 @@ def machine_rates(
     dtype: torch.dtype = torch.float32,
     read_bytes: int | None = None,
     matmul_size: int | None = None,
-    repeats: int = 7,
+    repeats: int = 15,
 ) -> Rates:
     """Measure how fast this machine reads memory and multiplies matrices, now.
 
     Args:
-        device: "cpu" or a CUDA device.
+        device: "cpu" or "cuda".
         dtype: of the numbers.
         read_bytes: memory to read, in bytes; more than the caches hold. ``None`` means 512 MiB,
             on a GPU 2 GiB.
@@ -270,13 +275,14 @@ def machine_rates(
         The rates.
 
     Raises:
-        ValueError: if a size is below 1.
+        ValueError: if a size is below 1, or the device is not there.
     """
+    check_device(device)
     cuda = torch.device(device).type == "cuda"
     read_bytes = check_size("read_bytes", read_bytes or (2**31 if cuda else 2**29))
     size = check_size("matmul_size", matmul_size or (8192 if cuda else 2048))
     check_size("repeats", repeats)
-    numbers = torch.ones(read_bytes // dtype.itemsize, dtype=dtype, device=device)
+    numbers = torch.ones(-(-read_bytes // 8) * 8 // dtype.itemsize, dtype=dtype, device=device)
     words = numbers.view(torch.float32)  # the same memory; some dtypes are slow to add
     reads = (numbers.sum, words.sum, lambda: torch.dot(words, words), words.max)
     read = min(timed(call, device) for _ in range(repeats) for call in reads)
@@ -297,7 +303,7 @@ def allocated(
 
     Args:
         function: what to call; its result is kept until the count is made.
-        device: whose memory counts: "cpu" or a CUDA device.
+        device: whose memory counts: "cpu" or "cuda".
 
     Returns:
         Bytes held after the call and at its peak, beyond those held before.
@@ -387,7 +393,7 @@ def measure_decode(
         batch_size: sequences.
         steps: rounds; the median counts.
         dtype: of weights and caches.
-        device: "cpu" or a CUDA device.
+        device: "cpu" or "cuda".
         compare: whether to time transformers' layers of the same sizes as well.
         progress: called with a line of text now and then.
 
@@ -395,10 +401,10 @@ def measure_decode(
         A row for each context length, variant and code.
 
     Raises:
-        ValueError: if a number is below 1, a geometry has more than one layer, or ``compare``
-            is asked for without transformers.
+        ValueError: if a number is below 1, a geometry has more than one layer, the device is
+            not there, or ``compare`` is asked for without transformers.
     """
-    check_plan(geometries, tokens, batch_size, steps, compare)
+    check_plan(geometries, tokens, batch_size, steps, device, compare)
     rows = []
     for S in tokens:
         calls = []
@@ -406,11 +412,10 @@ def measure_decode(
             layer = build_layer(geometry, rope=Rope(), dtype=dtype, device=device)
             x = torch.randn(batch_size, 1, geometry.d_model).to(device, dtype)
             step, rewind = decode_step(geometry, layer, x, S)
-            if torch.device(device).type == "cuda":
-                calls.append(
-                    Call(variant, "attnlib", graphed(step, rewind), rewind, graph=True)
-                )
             calls.append(Call(variant, "attnlib", step, rewind))
+            if torch.device(device).type == "cuda":
+                graph = graphed(step, rewind)
+                calls.append(Call(variant, "attnlib", step, rewind, graph))
             if compare:
                 step, rewind = their_decode_step(geometry, layer, x, S)
                 calls.append(Call(variant, "transformers", step, rewind))
@@ -441,7 +446,7 @@ def measure_prefill(
         batch_size: sequences.
         steps: rounds; the median counts.
         dtype: of weights and caches.
-        device: "cpu" or a CUDA device.
+        device: "cpu" or "cuda".
         compare: whether to time transformers' layers of the same sizes as well.
         parts: whether to time the projections and one fused call of attention alone as well.
         progress: called with a line of text now and then.
@@ -450,10 +455,10 @@ def measure_prefill(
         A row for each length, variant and code.
 
     Raises:
-        ValueError: if a number is below 1, a geometry has more than one layer, or ``compare``
-            is asked for without transformers.
+        ValueError: if a number is below 1, a geometry has more than one layer, the device is
+            not there, or ``compare`` is asked for without transformers.
     """
-    check_plan(geometries, tokens, batch_size, steps, compare)
+    check_plan(geometries, tokens, batch_size, steps, device, compare)
     rows = []
     for T in tokens:
         calls = []
@@ -471,7 +476,7 @@ def measure_prefill(
     return rows
 
 
-def check_plan(geometries, tokens, batch_size, steps, compare) -> None:
+def check_plan(geometries, tokens, batch_size, steps, device, compare) -> None:
     """Check what is asked of a measurement, before anything is built.
 
     Args:
@@ -479,12 +484,14 @@ def check_plan(geometries, tokens, batch_size, steps, compare) -> None:
         tokens: lengths, each at least 1.
         batch_size: at least 1.
         steps: at least 1.
+        device: "cpu", or "cuda" where there is a GPU.
         compare: whether transformers is needed.
 
     Raises:
-        ValueError: if a number is below 1, a geometry has more than one layer, or transformers
-            is needed and not installed.
+        ValueError: if a number is below 1, a geometry has more than one layer, the device is
+            not there, or transformers is needed and not installed.
     """
+    check_device(device)
     check_size("batch_size", batch_size)
     check_size("steps", steps)
     for S in tokens:
@@ -496,6 +503,21 @@ def check_plan(geometries, tokens, batch_size, steps, compare) -> None:
             )
     if compare and find_spec("transformers") is None:
         raise ValueError("compare must be False where transformers is not installed, got True")
+
+
+def check_device(device: torch.device | str) -> None:
+    """Check that something can be measured there.
+
+    Args:
+        device: "cpu" or "cuda"; of several GPUs, the current one.
+
+    Raises:
+        ValueError: if it is another device, or there is no GPU.
+    """
+    if str(device) not in ("cpu", "cuda"):
+        raise ValueError(f"device must be cpu or cuda, got {device}")
+    if str(device) == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device must be cpu where torch finds no GPU, got cuda")
 
 
 @torch.no_grad()
@@ -529,7 +551,10 @@ def time_calls(calls, phase, tokens, geometries, rates, batch_size, steps, dtype
         say(f"{phase}, {tokens:,} tokens, round {i + 1} of {steps}")
         for call in calls:
             evict_caches(device)
-            call.seconds.append(timed(call.run, device))
+            if call.graph is None:
+                call.seconds.append(timed(call.run, device))
+            else:  # the graph waits behind the eviction, so that its launch is not timed
+                call.seconds.append(timed(call.graph, device, settle=False))
             call.rewind()
     rows = []
     for call, look in zip(calls, looks, strict=True):
@@ -542,9 +567,9 @@ def time_calls(calls, phase, tokens, geometries, rates, batch_size, steps, dtype
             bytes_per_second=rates.bytes_per_second,
             flops_per_second=rates.flops_per_second,
         )
-        times = quartiles(call.seconds)
-        rows.append(Row(call.variant, call.code, phase, tokens, batch_size, *times, floor,
-                        cost.flops, cost.bytes, graph=call.graph, **look))  # fmt: skip
+        look["graph"] = call.graph is not None
+        what = call.variant, call.code, phase, tokens, batch_size
+        rows.append(Row(*what, *quartiles(call.seconds), floor, cost.flops, cost.bytes, **look))
     return rows
 
 
@@ -564,7 +589,7 @@ def quartiles(seconds: Sequence[float]) -> tuple[float, float, float]:
 
 
 @cache
-def scrub(device: str) -> Tensor:
+def ballast(device: str) -> Tensor:
     """Memory that is larger than the processor's caches; allocated once for each device.
 
     Args:
@@ -573,16 +598,16 @@ def scrub(device: str) -> Tensor:
     Returns:
         A tensor of 128 MiB.
     """
-    return torch.zeros(2**25, device=device)
+    return torch.ones(2**25, device=device)
 
 
 def evict_caches(device: torch.device | str) -> None:
-    """Write over more memory than the processor's caches hold, so that the next step is cold.
+    """Read more memory than the processor's caches hold, so that the next step is cold.
 
     Args:
         device: where.
     """
-    scrub(str(device)).add_(1)
+    ballast(str(device)).sum()
 
 
 def decode_step(
@@ -793,7 +818,7 @@ def provenance(device: torch.device | str, dtype: torch.dtype) -> dict[str, obje
     """Say where and with what numbers came about, without naming the machine.
 
     Args:
-        device: "cpu" or a CUDA device.
+        device: "cpu" or "cuda".
         dtype: of weights and caches.
 
     Returns:
@@ -808,6 +833,7 @@ def provenance(device: torch.device | str, dtype: torch.dtype) -> dict[str, obje
         "torch": torch.__version__,
         "transformers": version_of("transformers"),
         "attnlib": version_of("attnlib"),
+        "float32_matmul_precision": torch.get_float32_matmul_precision(),
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
     }
@@ -881,6 +907,29 @@ def table(rows: Sequence[Row]) -> str:
     )
 
 
+def rankings(rows: Sequence[Row]) -> dict[int, tuple[list[str], list[str]]]:
+    """Compare the order of the variants that the floors predict with the one measured.
+
+    Args:
+        rows: of one phase; only attnlib's count, and those of a CUDA graph where there are
+            such.
+
+    Returns:
+        For each context length ``(predicted, measured)``: variants, the slowest first.
+    """
+    graphs = any(row.graph for row in rows)
+    mine = [row for row in rows if row.code == "attnlib" and row.graph == graphs]
+
+    def slowest_first(tokens: int, key: str) -> list[str]:
+        some = [row for row in mine if row.tokens == tokens]
+        return [row.variant for row in sorted(some, key=lambda row: -getattr(row, key))]
+
+    return {
+        tokens: (slowest_first(tokens, "floor_seconds"), slowest_first(tokens, "seconds"))
+        for tokens in dict.fromkeys(row.tokens for row in mine)
+    }
+
+
 def numbers(text: str) -> list[int]:
     """Read whole numbers with commas between them, as the command line has them.
 
@@ -903,7 +952,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prog="python -m attnlib.bench", description=__doc__.splitlines()[0]
     )
     add = parser.add_argument
-    add("--device", default="cpu", help="cpu, cuda or cuda:1")
+    add("--device", default="cpu", choices=("cpu", "cuda"))
     add("--dtype", default="float32", choices=DTYPES)
     add("--tokens", type=numbers, help="context lengths of decode, such as 2048,8192,32768")
     add("--prefill", type=numbers, help="lengths of prompts, such as 512,2048")
@@ -935,18 +984,26 @@ def run(options: argparse.Namespace) -> None:
     rates = machine_rates(device=device, dtype=dtype)
     plan = {"rates": rates, "batch_size": options.batch_size, "dtype": dtype, "device": device,
             "compare": compare, "progress": say}  # fmt: skip
-    rows = measure_decode(layers, contexts, steps=options.steps, **plan)
+    decode = measure_decode(layers, contexts, steps=options.steps, **plan)
     fewer = max(1, options.steps // 3)
-    rows += measure_prefill(layers, prompts, steps=fewer, parts=True, **plan)
-    print(
-        f"read {rates.bytes_per_second / 1e9:.1f} GB/s, multiply "
-        f"{rates.flops_per_second / 1e9:.1f} GFLOP/s"
-    )
+    rows = decode + measure_prefill(layers, prompts, steps=fewer, parts=True, **plan)
+    later = machine_rates(device=device, dtype=dtype)
+    for name, measured in (("floors", rates), ("afterwards", later)):
+        print(
+            f"{name}: read {measured.bytes_per_second / 1e9:.1f} GB/s,"
+            f" multiply {measured.flops_per_second / 1e9:.1f} GFLOP/s"
+        )
     print(table(rows))
+    for tokens, (predicted, measured) in rankings(decode).items():
+        print(
+            f"decode at {tokens:,} tokens, slowest first: predicted {', '.join(predicted)};"
+            f" measured {', '.join(measured)}"
+        )
     if options.json:
         report = {
             "provenance": provenance(device, dtype),
             "rates": rates._asdict(),
+            "rates_afterwards": later._asdict(),
             "geometries": {name: asdict(geometry) for name, geometry in layers.items()},
             "rows": [asdict(row) | {"ratio": row.ratio} for row in rows],
         }

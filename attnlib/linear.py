@@ -28,7 +28,8 @@ class Linear(nn.Linear):
         single = x.numel() == self.in_features and x.device.type == "cpu"
         if not single or x.dtype not in (torch.float32, torch.float64):
             return super().forward(x)
-        parts = self.weight.unflatten(0, (gcd(self.out_features, 16), -1))  # (P, out / P, in)
-        row = x.reshape(1, 1, -1).expand(len(parts), -1, -1)  # (P, 1, in)
-        out = torch.bmm(row, parts.mT).view(*x.shape[:-1], -1)  # (..., out)
+        parts = gcd(self.out_features, 16)  # P
+        row = x.reshape(1, 1, -1).expand(parts, -1, -1)  # (P, 1, in)
+        weight = self.weight.view(parts, -1, self.in_features)  # (P, out / P, in)
+        out = torch.bmm(row, weight.mT).view(*x.shape[:-1], -1)  # (..., out)
         return out if self.bias is None else out + self.bias

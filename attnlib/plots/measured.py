@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from attnlib.plots.look import GREY, MARKERS, VARIANTS, styled
+from attnlib.plots.look import GREY, INK, MARKERS, VARIANTS, styled
 
 if TYPE_CHECKING:
     from attnlib.bench import Row
@@ -16,13 +18,14 @@ if TYPE_CHECKING:
 
 @styled
 def step_times(rows: Sequence[Row]) -> Figure:
-    """Time of a step against its context: marks are measured, lines are the predicted floor.
+    """Time of a step against its context: lines are predicted floors, marks are measured.
 
-    A panel for each variant. Upright lines span the quartiles. Marks of attnlib are filled,
-    those of other code are open.
+    A panel for each variant, all on the same axes. Filled marks are attnlib's, crosses are
+    transformers'. Upright strokes span the quartiles.
 
     Args:
-        rows: of one phase and one batch size, from :mod:`attnlib.bench`.
+        rows: of one phase, from :mod:`attnlib.bench`; of attnlib's, those that replay a CUDA
+            graph count where there are such.
 
     Returns:
         The figure.
@@ -30,41 +33,62 @@ def step_times(rows: Sequence[Row]) -> Figure:
     Raises:
         ValueError: if there are no rows, or rows of two phases.
     """
-    phases = {row.phase for row in rows}
+    phases = sorted({row.phase for row in rows})
     if len(phases) != 1:
-        raise ValueError(
-            f"rows must be of one phase, got {', '.join(sorted(phases)) or 'none'}"
-        )
+        raise ValueError(f"rows must be of one phase, got {' and '.join(phases) or 'none'}")
     variants = list(dict.fromkeys(row.variant for row in rows))
-    fig, axes = plt.subplots(
-        1, len(variants), figsize=(1.9 * len(variants) + 0.6, 3.4), sharey=True, squeeze=False
-    )
-    for ax, variant in zip(axes[0], variants, strict=True):
-        color, marker = VARIANTS.get(variant, GREY), MARKERS.get(variant, "o")
-        mine = sorted((row for row in rows if row.variant == variant), key=lambda r: r.tokens)
-        floors = {row.tokens: 1000 * row.floor_seconds for row in mine}
-        ax.plot(list(floors), list(floors.values()), color=color, label="floor")
-        for code in dict.fromkeys((row.code, row.graph) for row in mine):
-            some = [row for row in mine if (row.code, row.graph) == code]
-            middle = [1000 * row.seconds for row in some]
-            spread = [[1000 * (row.seconds - row.low) for row in some],
-                      [1000 * (row.high - row.seconds) for row in some]]  # fmt: skip
-            ours = code[0] == "attnlib"
-            ax.errorbar(
-                [row.tokens for row in some], middle, yerr=spread, linestyle="none",
-                marker=marker if ours else "x", color=color if ours else GREY,
-                fillstyle="none" if ours and code[1] else "full",
-                label=code[0] + (", graph" if code[1] else ""),
-            )  # fmt: skip
-        ax.set_xscale("log", base=2)
-        ax.set_yscale("log", base=2)
-        ax.set_xticks(list(floors), [f"{n // 1024}Ki" if n % 1024 == 0 else f"{n:,}"
-                                     for n in floors])  # fmt: skip
-        ax.minorticks_off()
-        ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        ax.set_title(variant)
+    columns = min(2, len(variants))
+    lines = -(-len(variants) // columns)
+    size = (3.1 * columns + 0.3, 2.4 * lines + 0.6)
+    fig, axes = plt.subplots(lines, columns, figsize=size, sharex=True, sharey=True,
+                             squeeze=False)  # fmt: skip
+    for ax, variant in zip(axes.flat, variants, strict=False):
+        draw_variant(ax, variant, rows)
+    for ax in axes.flat[len(variants) :]:
+        ax.remove()
+    for ax in axes[-1]:
         ax.set_xlabel("context, tokens")
-        ax.grid(True)
-    axes[0][0].set_ylabel(f"one {phases.pop()} step, ms")
-    axes[0][-1].legend(loc="lower right", fontsize=8)
+    for ax in axes[:, 0]:
+        ax.set_ylabel("prefill, ms" if phases == ["prefill"] else "decode step, ms")
+    marks = [
+        Line2D([], [], color=INK, label="predicted floor"),
+        Line2D([], [], color=INK, marker="o", linestyle="none", label="attnlib"),
+    ]
+    if any(row.code == "transformers" for row in rows):
+        marks.append(
+            Line2D([], [], color=GREY, marker="x", linestyle="none", label="transformers")
+        )
+    fig.legend(handles=marks, loc="outside upper center", ncols=3)
     return fig
+
+
+def draw_variant(ax: Axes, variant: str, rows: Sequence[Row]) -> None:
+    """Draw one variant's floor and what was measured of it.
+
+    Args:
+        ax: where.
+        variant: its name.
+        rows: of all variants.
+    """
+    graphs = any(row.graph for row in rows)
+    mine = sorted((row for row in rows if row.variant == variant), key=lambda row: row.tokens)
+    floors = {row.tokens: 1000 * row.floor_seconds for row in mine}
+    color = VARIANTS[variant]
+    ax.set_xscale("log", base=2)
+    ax.set_yscale("log")
+    ax.plot(list(floors), list(floors.values()), color=color)
+    for code, graph, look in (
+        ("transformers", False, {"marker": "x", "color": GREY}),
+        ("attnlib", graphs, {"marker": MARKERS[variant], "color": color}),
+    ):
+        some = [row for row in mine if (row.code, row.graph) == (code, graph)]
+        tokens, middle = [row.tokens for row in some], [1000 * row.seconds for row in some]
+        ax.vlines(tokens, [1000 * row.low for row in some], [1000 * row.high for row in some],
+                  color=look["color"], linewidth=1.5)  # fmt: skip
+        ax.plot(tokens, middle, linestyle="none", **look)
+    every = sorted({row.tokens for row in rows})
+    ax.set_xticks(every, [f"{tokens:,}" for tokens in every], fontsize=9)
+    ax.minorticks_off()
+    ax.yaxis.set_major_formatter(lambda value, _: f"{value:,g}")
+    ax.set_title(variant)
+    ax.grid(True)
