@@ -73,9 +73,11 @@ def draw_variant(ax: Axes, variant: str, rows: Sequence[Row]) -> None:
     graphs = any(row.graph for row in rows)
     mine = sorted((row for row in rows if row.variant == variant), key=lambda row: row.tokens)
     floors = {row.tokens: 1000 * row.floor_seconds for row in mine}
+    every = sorted({row.tokens for row in rows})
+    times = [1000 * time for row in rows for time in (row.floor_seconds, row.low, row.high)]
     color = VARIANTS[variant]
     ax.set_xscale("log", base=2)
-    ax.set_yscale("log")
+    ax.set_yscale("log", base=10 if max(times) > 100 * min(times) else 2)
     ax.plot(list(floors), list(floors.values()), color=color)
     for code, graph, look in (
         ("transformers", False, {"marker": "x", "color": GREY}),
@@ -83,11 +85,13 @@ def draw_variant(ax: Axes, variant: str, rows: Sequence[Row]) -> None:
     ):
         some = [row for row in mine if (row.code, row.graph) == (code, graph)]
         tokens, middle = [row.tokens for row in some], [1000 * row.seconds for row in some]
-        ax.vlines(tokens, [1000 * row.low for row in some], [1000 * row.high for row in some],
-                  color=look["color"], linewidth=1.5)  # fmt: skip
-        ax.plot(tokens, middle, linestyle="none", **look)
-    every = sorted({row.tokens for row in rows})
+        spread = [[1000 * (row.seconds - row.low) for row in some],
+                  [1000 * (row.high - row.seconds) for row in some]]  # fmt: skip
+        if some:
+            ax.errorbar(tokens, middle, yerr=spread, linestyle="none", **look)
     ax.set_xticks(every, [f"{tokens:,}" for tokens in every], fontsize=9)
+    ax.set_xlim(every[0] / 1.5, every[-1] * 1.5)
+    ax.set_ylim(min(times) / 1.5, max(times) * 1.5)
     ax.minorticks_off()
     ax.yaxis.set_major_formatter(lambda value, _: f"{value:,g}")
     ax.set_title(variant)
