@@ -22,6 +22,7 @@ from datetime import datetime, timezone
 from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -312,12 +313,10 @@ def allocated(
         before = torch.cuda.memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)
         result = function()
-        after, peak = (
-            torch.cuda.memory_allocated(device),
-            torch.cuda.max_memory_allocated(device),
-        )
+        held = torch.cuda.memory_allocated(device) - before
+        peak = torch.cuda.max_memory_allocated(device) - before
         del result
-        return Allocated(after - before, peak - before)
+        return Allocated(held, peak)
     with profiled(profile_memory=True) as profile:
         result = function()
     del result
@@ -398,7 +397,8 @@ def measure_decode(
         progress: called with a line of text now and then.
 
     Returns:
-        A row for each context length, variant and code.
+        A row for each context length, variant and code; on a GPU, another for attnlib's step
+        replayed as a CUDA graph, where it can be recorded.
 
     Raises:
         ValueError: if a number is below 1, a geometry has more than one layer, the device is
@@ -413,8 +413,8 @@ def measure_decode(
             x = torch.randn(batch_size, 1, geometry.d_model).to(device, dtype)
             step, rewind = decode_step(geometry, layer, x, S)
             calls.append(Call(variant, "attnlib", step, rewind))
-            if torch.device(device).type == "cuda":
-                graph = graphed(step, rewind)
+            graph = graphed(step, rewind) if str(device) == "cuda" else None
+            if graph is not None:
                 calls.append(Call(variant, "attnlib", step, rewind, graph))
             if compare:
                 step, rewind = their_decode_step(geometry, layer, x, S)
@@ -596,9 +596,9 @@ def ballast(device: str) -> Tensor:
         device: where.
 
     Returns:
-        A tensor of 128 MiB.
+        A tensor of 128 MiB; on a GPU of 1 GiB, whose reading outlasts the launch of a graph.
     """
-    return torch.ones(2**25, device=device)
+    return torch.ones(2**28 if device.startswith("cuda") else 2**25, device=device)
 
 
 def evict_caches(device: torch.device | str) -> None:
@@ -653,7 +653,9 @@ def random_entries(geometry: Geometry, x: Tensor, tokens: int) -> list[Tensor]:
     return [torch.randn(shape, **like) for _ in ("keys", "values")]
 
 
-def graphed(step: Callable[[], object], rewind: Callable[[], None]) -> Callable[[], object]:
+def graphed(
+    step: Callable[[], object], rewind: Callable[[], None]
+) -> Callable[[], object] | None:
     """Record a step as a CUDA graph, so that the processor launches it as one.
 
     A graph replays the same kernels on the same memory. A decode step may be recorded since its
@@ -664,19 +666,21 @@ def graphed(step: Callable[[], object], rewind: Callable[[], None]) -> Callable[
         rewind: what undoes it.
 
     Returns:
-        A function that replays the graph.
+        A function that replays the graph; ``None`` where the step cannot be recorded.
     """
-    stream = torch.cuda.Stream()
+    stream, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
     stream.wait_stream(torch.cuda.current_stream())
-    with torch.no_grad():
-        with torch.cuda.stream(stream):  # libraries settle what they do only once
-            for _ in range(3):
-                step()
-                rewind()
-        torch.cuda.current_stream().wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+    with torch.no_grad(), torch.cuda.stream(stream):  # libraries settle what they do only once
+        for _ in range(3):
             step()
+            rewind()
+    torch.cuda.current_stream().wait_stream(stream)
+    try:
+        with torch.no_grad(), torch.cuda.graph(graph):
+            step()
+    except RuntimeError:  # an operation that waits for the GPU, or a driver without graphs
+        return None
+    finally:
         rewind()
     return graph.replay
 
@@ -964,6 +968,36 @@ def main(arguments: Sequence[str] | None = None) -> None:
     run(parser.parse_args(arguments))
 
 
+def summary(rates: Rates, later: Rates, rows: Sequence[Row]) -> str:
+    """Write what a whole run found, for the terminal.
+
+    Args:
+        rates: of the machine, which the floors go by.
+        later: the same, measured again when all was done.
+        rows: all measurements.
+
+    Returns:
+        Rates, table, and the order of the variants at each context length.
+    """
+    lines = [
+        f"{when}: read {measured.bytes_per_second / 1e9:.1f} GB/s,"
+        f" multiply {measured.flops_per_second / 1e9:.1f} GFLOP/s"
+        for when, measured in (("rates of the floors", rates), ("rates afterwards", later))
+    ]
+    lines.append(table(rows))
+    decode = [row for row in rows if row.phase == "decode"]
+    for tokens, (predicted, measured) in rankings(decode).items():
+        lines.append(
+            f"decode, {tokens:,} tokens, slowest first: predicted {', '.join(predicted)};"
+            f" measured {', '.join(measured)}"
+        )
+        floors = {row.variant: row.floor_seconds for row in decode if row.tokens == tokens}
+        for slow, fast in pairwise(predicted):
+            if floors[slow] < 1.1 * floors[fast]:
+                lines.append(f"  (the floors of {slow} and {fast} differ by less than 10 %)")
+    return "\n".join(lines)
+
+
 def run(options: argparse.Namespace) -> None:
     """Measure what the command line asks for.
 
@@ -984,21 +1018,11 @@ def run(options: argparse.Namespace) -> None:
     rates = machine_rates(device=device, dtype=dtype)
     plan = {"rates": rates, "batch_size": options.batch_size, "dtype": dtype, "device": device,
             "compare": compare, "progress": say}  # fmt: skip
-    decode = measure_decode(layers, contexts, steps=options.steps, **plan)
+    rows = measure_decode(layers, contexts, steps=options.steps, **plan)
     fewer = max(1, options.steps // 3)
-    rows = decode + measure_prefill(layers, prompts, steps=fewer, parts=True, **plan)
+    rows += measure_prefill(layers, prompts, steps=fewer, parts=True, **plan)
     later = machine_rates(device=device, dtype=dtype)
-    for name, measured in (("floors", rates), ("afterwards", later)):
-        print(
-            f"{name}: read {measured.bytes_per_second / 1e9:.1f} GB/s,"
-            f" multiply {measured.flops_per_second / 1e9:.1f} GFLOP/s"
-        )
-    print(table(rows))
-    for tokens, (predicted, measured) in rankings(decode).items():
-        print(
-            f"decode at {tokens:,} tokens, slowest first: predicted {', '.join(predicted)};"
-            f" measured {', '.join(measured)}"
-        )
+    print(summary(rates, later, rows))
     if options.json:
         report = {
             "provenance": provenance(device, dtype),

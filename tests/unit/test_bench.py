@@ -351,6 +351,17 @@ def test_rankings_compare_predicted_with_measured():
     assert bench.rankings(rows) == {5: (["MHA"], ["MHA"])}
 
 
+def test_summary_names_floors_that_are_almost_equal():
+    """Catches a contradiction of prediction and measurement where the prediction is a draw."""
+    rows = [row("MHA", 5, 9.0, 3.0), row("GQA", 5, 4.0, 1.05), row("MLA", 5, 7.0, 1.0)]
+    text = bench.summary(RATES, RATES._replace(bytes_per_second=2e9), rows)
+    assert "rates of the floors: read 1.0 GB/s, multiply 10.0 GFLOP/s" in text
+    assert "rates afterwards: read 2.0 GB/s" in text
+    assert "predicted MHA, GQA, MLA; measured MHA, MLA, GQA" in text
+    assert "the floors of GQA and MLA differ by less than 10 %" in text
+    assert "the floors of MHA and GQA" not in text
+
+
 def test_quartiles():
     """Catches quartiles in another order, and a single round."""
     assert bench.quartiles([5.0, 1.0, 3.0, 2.0, 4.0]) == (3.0, 2.0, 4.0)
