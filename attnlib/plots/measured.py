@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from attnlib.plots.look import GREY, INK, MARKERS, VARIANTS, styled
+from attnlib.plots.look import INK, MARKERS, VARIANTS, styled
 
 if TYPE_CHECKING:
     from attnlib.bench import Row
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def step_times(rows: Sequence[Row]) -> Figure:
     """Time of a step against its context: lines are predicted floors, marks are measured.
 
-    A panel for each variant, all on the same axes. Filled marks are attnlib's, crosses are
+    A panel for each variant, all on the same axes. Filled marks are attnlib's, open ones
     transformers'. Upright strokes span the quartiles.
 
     Args:
@@ -56,7 +56,7 @@ def step_times(rows: Sequence[Row]) -> Figure:
     ]
     if any(row.code == "transformers" for row in rows):
         marks.append(
-            Line2D([], [], color=GREY, marker="x", linestyle="none", label="transformers")
+            Line2D([], [], color=INK, marker="o", ls="none", mfc="none", label="transformers")
         )
     fig.legend(handles=marks, loc="outside upper center", ncols=3)
     return fig
@@ -79,16 +79,14 @@ def draw_variant(ax: Axes, variant: str, rows: Sequence[Row]) -> None:
     ax.set_xscale("log", base=2)
     ax.set_yscale("log", base=10 if max(times) > 100 * min(times) else 2)
     ax.plot(list(floors), list(floors.values()), color=color)
-    for code, graph, look in (
-        ("transformers", False, {"marker": "x", "color": GREY}),
-        ("attnlib", graphs, {"marker": MARKERS[variant], "color": color}),
-    ):
+    for code, graph, fill in (("transformers", False, "none"), ("attnlib", graphs, color)):
         some = [row for row in mine if (row.code, row.graph) == (code, graph)]
         tokens, middle = [row.tokens for row in some], [1000 * row.seconds for row in some]
         spread = [[1000 * (row.seconds - row.low) for row in some],
                   [1000 * (row.high - row.seconds) for row in some]]  # fmt: skip
         if some:
-            ax.errorbar(tokens, middle, yerr=spread, linestyle="none", **look)
+            ax.errorbar(tokens, middle, yerr=spread, linestyle="none", color=color, elinewidth=1,
+                        marker=MARKERS[variant], markerfacecolor=fill)  # fmt: skip
     ax.set_xticks(every, [f"{tokens:,}" for tokens in every], fontsize=9)
     ax.set_xlim(every[0] / 1.5, every[-1] * 1.5)
     ax.set_ylim(min(times) / 1.5, max(times) * 1.5)
