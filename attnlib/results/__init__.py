@@ -21,13 +21,15 @@ class Run(NamedTuple):
 
     Attributes:
         provenance: where, with what and when: names to values, as the benchmark wrote them.
-        rates: of the machine, measured in the same run.
+        rates: of the machine, measured at the beginning of the run; floors go by these.
+        rates_afterwards: the same at its end, which says whether the machine kept its pace.
         geometries: of the layers measured, by variant.
         rows: the measurements.
     """
 
     provenance: Mapping[str, object]
     rates: Rates
+    rates_afterwards: Rates
     geometries: Mapping[str, Geometry]
     rows: list[Row]
 
@@ -54,9 +56,10 @@ class Run(NamedTuple):
         """Say in words where the numbers come from.
 
         Returns:
-            A line for each fact: processor, number format, versions, day, and measured rates.
+            A line for each fact: processor, number format, versions, day, and the rates that
+            were measured before and after.
         """
-        facts = self.provenance
+        facts, rates = self.provenance, (self.rates, self.rates_afterwards)
         day = datetime.fromisoformat(str(facts["date"]).replace("Z", "+00:00"))
         where = facts.get("gpu") or f"{facts['processor']}, threads: {facts['threads']}"
         lines = {
@@ -64,8 +67,10 @@ class Run(NamedTuple):
             "numbers": facts["dtype"],
             "versions": f"torch {facts['torch']}, transformers {facts['transformers']}",
             "day": f"{day.day} {day:%B %Y}",
-            "read, GB/s": f"{self.rates.bytes_per_second / 1e9:.1f}",
-            "multiply, GFLOP/s": f"{self.rates.flops_per_second / 1e9:.0f}",
+            "read, GB/s": " and ".join(f"{rate.bytes_per_second / 1e9:.1f}" for rate in rates),
+            "multiply, GFLOP/s": " and ".join(
+                f"{rate.flops_per_second / 1e9:.0f}" for rate in rates
+            ),
         }
         return "\n".join(f"{name:18} {value}" for name, value in lines.items())
 
@@ -113,4 +118,5 @@ def parse(text: str) -> Run:
         for row in report["rows"]
     ]
     layers = {name: Geometry(**sizes) for name, sizes in report["geometries"].items()}
-    return Run(report["provenance"], Rates(**report["rates"]), layers, rows)
+    rates = (Rates(**report[name]) for name in ("rates", "rates_afterwards"))
+    return Run(report["provenance"], *rates, layers, rows)

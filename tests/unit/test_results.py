@@ -44,6 +44,15 @@ def test_floors_are_those_of_its_rates_and_sizes(name):
 
 
 @EVERY_RUN
+def test_the_machine_kept_its_pace(name):
+    """Catches a run during which the machine's rates changed: its floors would mean nothing."""
+    run = results.load(name)
+    for rate in ("bytes_per_second", "flops_per_second"):
+        before, after = getattr(run.rates, rate), getattr(run.rates_afterwards, rate)
+        assert before == pytest.approx(after, rel=0.1), rate
+
+
+@EVERY_RUN
 def test_times_are_in_order_and_ratios_are_theirs(name):
     text = (files("attnlib.results") / f"{name}.json").read_text(encoding="utf-8")
     for row, stored in zip(results.parse(text).rows, json.loads(text)["rows"], strict=True):
@@ -81,7 +90,10 @@ def test_description_names_day_and_rates(name):
     day = datetime.fromisoformat(run.provenance["date"].replace("Z", "+00:00"))
     lines = dict(re.split(r"\s{2,}", line, maxsplit=1) for line in run.describe().splitlines())
     assert lines["day"] == f"{day.day} {day:%B %Y}"
-    assert lines["read, GB/s"] == f"{run.rates.bytes_per_second / 1e9:.1f}"
+    for rates, shown in zip(
+        (run.rates, run.rates_afterwards), lines["read, GB/s"].split(" and "), strict=True
+    ):
+        assert shown == f"{rates.bytes_per_second / 1e9:.1f}"
     assert run.provenance["torch"] in lines["versions"]
 
 
@@ -111,6 +123,7 @@ def test_what_the_benchmark_writes_is_what_is_loaded():
     run, report = results.parse(text), json.loads(text)
     assert isinstance(run, Run)
     assert run.rates._asdict() == report["rates"]
+    assert run.rates_afterwards._asdict() == report["rates_afterwards"]
     assert run.provenance == report["provenance"]
     for row, stored in zip(run.rows, report["rows"], strict=True):
         assert {**vars(row), "ratio": row.ratio} == pytest.approx(stored)
