@@ -85,8 +85,8 @@ def draw_variant(ax: Axes, variant: str, rows: Sequence[Row]) -> None:
         spread = [[1000 * (row.seconds - row.low) for row in some],
                   [1000 * (row.high - row.seconds) for row in some]]  # fmt: skip
         if some:
-            ax.errorbar(tokens, middle, yerr=spread, linestyle="none", color=color, elinewidth=1,
-                        marker=MARKERS[variant], markerfacecolor=fill)  # fmt: skip
+            ax.errorbar(tokens, middle, yerr=spread, elinewidth=1, linestyle="none",
+                        color=color, marker=MARKERS[variant], markerfacecolor=fill)  # fmt: skip
     ax.set_xticks(every, [f"{tokens:,}" for tokens in every], fontsize=9)
     ax.set_xlim(every[0] / 1.5, every[-1] * 1.5)
     ax.set_ylim(min(times) / 1.5, max(times) * 1.5)
