@@ -185,6 +185,8 @@ def build_layer(
 ) -> nn.Module:
     """Build attnlib's layer of a geometry, with random weights, for inference.
 
+    A window of the geometry is left out: the layers here see all tokens they are given.
+
     Args:
         geometry: the sizes; ``d_model`` must be among them.
         rope: how positions rotate; ``None`` means not at all, and the default for MLA, which
@@ -197,14 +199,14 @@ def build_layer(
 
     Raises:
         ValueError: if the geometry has no ``d_model``, or is one that no layer here has: biases
-            of only one kind, norms of queries and keys, a window, or, but for MLA, values of
-            another width than keys.
+            of only one kind, norms of queries and keys, or, but for MLA, values of another
+            width than keys.
     """
     g = geometry
     if g.d_model is None:
         raise ValueError(f"geometry must have a d_model to build a layer from, got {g}")
-    if g.qk_norm or g.n_window_layers or g.qkv_bias != g.o_bias:
-        raise ValueError(f"geometry must have no qk_norm, no window and equal biases, got {g}")
+    if g.qk_norm or g.qkv_bias != g.o_bias:
+        raise ValueError(f"geometry must have no qk_norm and equal biases, got {g}")
     if g.variant != "MLA" and g.v_head_dim != g.head_dim:
         raise ValueError(f"geometry must have v_head_dim = head_dim but for MLA, got {g}")
     if g.variant == "MLA":
@@ -401,8 +403,8 @@ def measure_decode(
         replayed as a CUDA graph, where it can be recorded.
 
     Raises:
-        ValueError: if a number is below 1, a geometry has more than one layer, the device is
-            not there, or ``compare`` is asked for without transformers.
+        ValueError: if a number is below 1, a geometry has a window or several layers, the
+            device is not there, or ``compare`` is asked for without transformers.
     """
     check_plan(geometries, tokens, batch_size, steps, device, compare)
     rows = []
@@ -455,8 +457,8 @@ def measure_prefill(
         A row for each length, variant and code.
 
     Raises:
-        ValueError: if a number is below 1, a geometry has more than one layer, the device is
-            not there, or ``compare`` is asked for without transformers.
+        ValueError: if a number is below 1, a geometry has a window or several layers, the
+            device is not there, or ``compare`` is asked for without transformers.
     """
     check_plan(geometries, tokens, batch_size, steps, device, compare)
     rows = []
@@ -488,8 +490,8 @@ def check_plan(geometries, tokens, batch_size, steps, device, compare) -> None:
         compare: whether transformers is needed.
 
     Raises:
-        ValueError: if a number is below 1, a geometry has more than one layer, the device is
-            not there, or transformers is needed and not installed.
+        ValueError: if a number is below 1, a geometry has a window or several layers, the
+            device is not there, or transformers is needed and not installed.
     """
     check_device(device)
     check_size("batch_size", batch_size)
@@ -500,6 +502,10 @@ def check_plan(geometries, tokens, batch_size, steps, device, compare) -> None:
         if geometry.n_layers != 1:
             raise ValueError(
                 f"geometries must have one layer each, got {geometry.n_layers} in {variant}"
+            )
+        if geometry.n_window_layers:
+            raise ValueError(
+                f"geometries must have no window, got {geometry.window} in {variant}"
             )
     if compare and find_spec("transformers") is None:
         raise ValueError("compare must be False where transformers is not installed, got True")

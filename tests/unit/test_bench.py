@@ -91,7 +91,6 @@ def test_layers_have_biases_query_latents_and_widths():
         (Geometry(1, 6, 2, 4), "geometry must have a d_model"),
         (Geometry(1, 6, 2, 4, d_model=24, qk_norm=True), "no qk_norm"),
         (Geometry(1, 6, 2, 4, d_model=24, qkv_bias=True), "equal biases"),
-        (Geometry(1, 6, 2, 4, d_model=24, window=8, n_window_layers=1), "no window"),
         (Geometry(1, 6, 2, 4, 5, d_model=24), "v_head_dim = head_dim but for MLA"),
     ],
     ids=str,
@@ -269,6 +268,14 @@ def test_rates_in_every_dtype(dtype):
         (
             {"geometries": {"MHA": Geometry(2, 6, 6, 4, d_model=24)}},
             "geometries must have one layer each, got 2 in MHA",
+        ),
+        (
+            {
+                "geometries": {
+                    "MHA": Geometry(1, 6, 6, 4, d_model=24, window=8, n_window_layers=1)
+                }
+            },
+            "geometries must have no window, got 8 in MHA",
         ),
     ],
     ids=str,
