@@ -41,6 +41,5 @@
       await idle();
       await run(waiting);
     }
-    document.documentElement.dataset.scripts = "done";
   });
 })();

@@ -9,7 +9,13 @@ import traitlets
 from torch import Tensor
 
 from attnlib.checks import check_even, check_size
-from attnlib.costs import Polynomial, bits_of, evaluate
+from attnlib.costs import (
+    CACHE_NUMBERS,
+    EXPANDED_NUMBERS,
+    Polynomial,
+    bits_of,
+    evaluate,
+)
 from attnlib.rope import apply_rope, rope_angles
 from attnlib.widgets.base import Widget, one_of, pack, table
 
@@ -17,15 +23,14 @@ DISTANCES = range(33)  # from a key to its query, in tokens
 KEPT = "cached"
 MADE = "made, then forgotten"
 
-# Numbers that one token keeps in one layer. Source: DeepSeek-V2, arXiv 2405.04434, section
-# 2.1.3; the first is what DeepSeek-V3's reference code caches as "naive", the shared rotary key
-# in every head.
-EXPANDED: Polynomial = (
-    (1, ("n_heads", "qk_nope_head_dim")),
-    (1, ("n_heads", "qk_rope_head_dim")),
-    (1, ("n_heads", "v_head_dim")),
+# Numbers that one token keeps in one layer: the cost model's, by the names of this widget's
+# arguments. Expanded, the shared rotary key is kept in every head.
+NAMES = {"head_dim": "qk_nope_head_dim"}
+EXPANDED: Polynomial = tuple(
+    (factor, tuple(NAMES.get(name, name) for name in names))
+    for factor, names in EXPANDED_NUMBERS
 )
-LATENT: Polynomial = ((1, ("kv_lora_rank",)), (1, ("qk_rope_head_dim",)))
+LATENT: Polynomial = CACHE_NUMBERS["MLA"]
 
 
 class MlaStepper(Widget, file="stepper"):
