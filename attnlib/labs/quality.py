@@ -1,0 +1,443 @@
+"""Train one small model of each variant from several seeds, and compare their losses.
+
+``python -m attnlib.labs.quality --json FILE`` writes FILE after each run and, started again,
+goes on where it stopped. All models have the same number of parameters: what attention saves,
+the feed-forward parts get, as in Shazeer 2019, arXiv 1911.02150. There are two questions. With
+heads of one width, how good is each variant, whatever it caches? And with a cache of one size,
+which use of it is best?
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from attnlib.bench import build_layer, provenance
+from attnlib.checks import check_kv_heads, check_size
+from attnlib.costs import Geometry, attention_params, kv_cache_bytes
+from attnlib.labs import results
+from attnlib.labs.model import TinyLM, n_params
+from attnlib.labs.text import Text, load_text
+from attnlib.labs.train import step_cost, train
+from attnlib.rope import Rope
+
+# With heads of one width, and with a cache of one size. "GQA" and "MLA" stand in both.
+OWN_CACHE = ("MHA", "GQA", "MQA", "MLA")
+EQUAL_CACHE = ("MHA, few heads", "GQA", "MQA, wide heads", "MLA")
+CONFIGURATIONS = tuple(dict.fromkeys(OWN_CACHE + EQUAL_CACHE))
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that decides a run, but for variant, seed and device.
+
+    Args:
+        d_model: width of the residual stream.
+        n_layers: number of layers.
+        n_heads: query heads, H.
+        n_kv_heads: key/value heads of the GQA; its cache is the one of equal size.
+        head_dim: width of one head, D.
+        d_ff: width inside the feed-forward part of the MHA; the others' follow from it.
+        steps: of training.
+        batch_size: windows a step, B.
+        tokens: bytes of each window, T.
+        lr: the highest learning rate.
+        warmup: steps until it is reached.
+        looks: how often to measure the held-out loss, at equal distances.
+        held_out_windows: windows that it is measured on.
+
+    Raises:
+        ValueError: if a size is below 1, ``n_kv_heads`` does not divide ``n_heads``, or
+            ``looks`` does not divide ``steps``.
+    """
+
+    d_model: int = 128
+    n_layers: int = 4
+    n_heads: int = 8
+    n_kv_heads: int = 2
+    head_dim: int = 16
+    d_ff: int = 512
+    steps: int = 1000
+    batch_size: int = 8
+    tokens: int = 128
+    lr: float = 3e-3
+    warmup: int = 50
+    looks: int = 5
+    held_out_windows: int = 256
+
+    def __post_init__(self):
+        for name, value in asdict(self).items():
+            if name != "lr":
+                check_size(name, value)
+        check_kv_heads(self.n_heads, self.n_kv_heads)
+        if self.steps % self.looks:
+            raise ValueError(f"looks must divide steps = {self.steps}, got {self.looks}")
+
+
+class Configuration(NamedTuple):
+    """One model to train.
+
+    Attributes:
+        geometry: sizes of its attention, all layers.
+        d_ff: width inside its feed-forward parts.
+    """
+
+    geometry: Geometry
+    d_ff: int
+
+
+class Run(NamedTuple):
+    """One model that was trained.
+
+    Attributes:
+        configuration: its name.
+        seed: of its weights and batches.
+        losses: ``(step, held-out loss in nats a byte)``.
+        cpu_seconds: of one training step: see :class:`attnlib.labs.train.StepCost`.
+        peak_bytes: of one training step, beyond weights, gradients and moments.
+    """
+
+    configuration: str
+    seed: int
+    losses: list[tuple[int, float]]
+    cpu_seconds: float
+    peak_bytes: int
+
+
+def configurations(settings: Settings) -> dict[str, Configuration]:
+    """Lay out the six models, all with as many parameters as the MHA.
+
+    Equal caches have the size of the GQA's, 2 H_kv D numbers a token and layer. The MLA's
+    latent and rotary key share them, the rotary key being as wide as a head. The MHA with few
+    heads has only H_kv of them, whose width stays D. The MQA's one key/value head is H_kv times
+    as wide.
+
+    Args:
+        settings: the sizes.
+
+    Returns:
+        Configurations by name, in the order of :data:`CONFIGURATIONS`.
+
+    Raises:
+        ValueError: if the attention of one has more parameters than a layer of the MHA.
+    """
+    s = settings
+    H, H_kv, D, d = s.n_heads, s.n_kv_heads, s.head_dim, s.d_model
+    latent = {"kv_lora_rank": (2 * H_kv - 1) * D, "qk_rope_head_dim": D}
+    geometries = {
+        "MHA": Geometry(s.n_layers, H, H, D, d_model=d),
+        "GQA": Geometry(s.n_layers, H, H_kv, D, d_model=d),
+        "MQA": Geometry(s.n_layers, H, 1, D, d_model=d),
+        "MLA": Geometry(s.n_layers, H, H, D, d_model=d, **latent),
+        "MHA, few heads": Geometry(s.n_layers, H_kv, H_kv, D, d_model=d),
+        "MQA, wide heads": Geometry(s.n_layers, H, 1, H_kv * D, d_model=d),
+    }
+    a_layer = {name: attention_params(replace(g, n_layers=1)) for name, g in geometries.items()}
+    budget = a_layer["MHA"] + 2 * d * s.d_ff  # the feed-forward part has two matrices
+    widths = {name: round((budget - n) / (2 * d)) for name, n in a_layer.items()}
+    if min(widths.values()) < 1:
+        raise ValueError(f"d_ff must leave each layer a feed-forward part, got {s.d_ff}")
+    return {name: Configuration(geometries[name], widths[name]) for name in CONFIGURATIONS}
+
+
+def build(configuration: Configuration, *, rope: Rope | None = Rope(), seed: int = 0) -> TinyLM:
+    """Build a model with new random weights.
+
+    Args:
+        configuration: its sizes.
+        rope: how positions rotate.
+        seed: of the weights.
+
+    Returns:
+        The model, ready to be trained.
+    """
+    geometry = configuration.geometry
+    torch.manual_seed(seed)
+    model = TinyLM(
+        lambda: build_layer(geometry, rope=rope),
+        d_model=geometry.d_model,
+        n_layers=geometry.n_layers,
+        d_ff=configuration.d_ff,
+    )
+    return model.requires_grad_(True).train()  # build_layer makes layers for inference
+
+
+def sizes(configuration: Configuration) -> dict[str, int]:
+    """Count what a model has and what it caches.
+
+    Args:
+        configuration: its sizes.
+
+    Returns:
+        "parameters" and the parts of them in "attention_parameters" and "mlp_parameters";
+        "cache_numbers" of one token in one layer, and "cache_bytes" of one token in all layers,
+        in float32.
+    """
+    model = build(configuration)
+    geometry = configuration.geometry
+    cache_bytes = kv_cache_bytes(geometry, 1, dtype="float32")
+    return {
+        "parameters": n_params(model),
+        "attention_parameters": sum(n_params(block.attention) for block in model.blocks),
+        "mlp_parameters": sum(n_params(b.up) + n_params(b.down) for b in model.blocks),
+        "cache_numbers": cache_bytes // (4 * geometry.n_layers),
+        "cache_bytes": cache_bytes,
+    }
+
+
+def run_one(
+    name: str, seed: int, settings: Settings, text: Text, device: torch.device | str = "cpu"
+) -> Run:
+    """Train one model, and measure what a step of its training takes.
+
+    Args:
+        name: of the configuration.
+        seed: of weights and batches.
+        settings: everything else.
+        text: what to read.
+        device: where.
+
+    Returns:
+        The run.
+
+    Raises:
+        ValueError: if there is no such configuration.
+    """
+    known = configurations(settings)
+    if name not in known:
+        raise ValueError(f"name must be one of {list(known)}, got {name!r}")
+    s = settings
+    model = build(known[name], seed=seed).to(device)
+    window = {"batch_size": s.batch_size, "tokens": s.tokens}
+    losses = train(
+        model, text, s.steps, seed=seed, lr=s.lr, warmup=s.warmup,
+        checkpoints=range(0, s.steps, s.steps // s.looks),
+        held_out_windows=s.held_out_windows, **window,
+    )  # fmt: skip
+    return Run(name, seed, losses, *step_cost(model, text, **window))
+
+
+class Quality(NamedTuple):
+    """What the laboratory found.
+
+    Attributes:
+        provenance: where, with what and when: names to values.
+        text: fingerprint of the text: see :class:`attnlib.labs.text.Text`.
+        settings: of all runs.
+        sizes: of each configuration, by its name: see :func:`sizes`.
+        runs: in the order in which they were made.
+    """
+
+    provenance: Mapping[str, object]
+    text: Mapping[str, object]
+    settings: Settings
+    sizes: Mapping[str, Mapping[str, int]]
+    runs: list[Run]
+
+    def seeds(self) -> list[int]:
+        """Return the seeds from which every configuration has been trained, sorted."""
+        done = {(run.configuration, run.seed) for run in self.runs}
+        names = {run.configuration for run in self.runs}
+        every = {run.seed for run in self.runs}
+        return sorted(s for s in every if all((name, s) in done for name in names))
+
+    def select(self, name: str) -> list[Run]:
+        """Return the runs of one configuration from :meth:`seeds`, in their order.
+
+        Args:
+            name: of the configuration.
+
+        Returns:
+            The runs.
+
+        Raises:
+            ValueError: if there is no such run.
+        """
+        mine = {run.seed: run for run in self.runs if run.configuration == name}
+        if not mine:
+            names = sorted({run.configuration for run in self.runs})
+            raise ValueError(f"name must be one of {names}, got {name!r}")
+        return [mine[seed] for seed in self.seeds()]
+
+    def losses(self, name: str, look: int = -1) -> list[float]:
+        """Return held-out losses of one configuration, one for each of :meth:`seeds`.
+
+        Args:
+            name: of the configuration.
+            look: which of the looks at the held-out text; -1 = after the last step.
+
+        Returns:
+            Nats a byte.
+
+        Raises:
+            ValueError: if there is no such run.
+        """
+        return [run.losses[look][1] for run in self.select(name)]
+
+    def describe(self) -> str:
+        """Say in words where the numbers come from.
+
+        Returns:
+            A line for each fact.
+        """
+        facts, text, s = self.provenance, self.text, self.settings
+        day = datetime.fromisoformat(str(facts["date"]).replace("Z", "+00:00"))
+        where = facts.get("gpu") or f"{facts['processor']}, threads: {facts['threads']}"
+        lines = {
+            "processor": where,
+            "versions": f"torch {facts['torch']}, Python {facts['python']}",
+            "day": f"{day.day} {day:%B %Y}",
+            "text": f"{text['files']} files, {text['bytes']:,} bytes, {text['held_out_files']}"
+            " of the files held out",
+            "its sha256": f"{str(text['sha256'])[:16]}...",
+            "model": f"{s.n_layers} layers of width {s.d_model}",
+            "training": f"{s.steps:,} steps of {s.batch_size} x {s.tokens} bytes",
+            "learning rate": f"up to {s.lr} in {s.warmup} steps, then down to a tenth",
+            "seeds": ", ".join(map(str, self.seeds())),
+        }
+        return "\n".join(f"{name:18} {value}" for name, value in lines.items())
+
+    def report(self) -> dict[str, object]:
+        """Return everything as JSON has it; :func:`parse` reads it again."""
+        return {
+            "provenance": dict(self.provenance),
+            "text": dict(self.text),
+            "settings": asdict(self.settings),
+            "sizes": {name: dict(some) for name, some in self.sizes.items()},
+            "runs": [run._asdict() for run in self.runs],
+        }
+
+
+def parse(report: Mapping[str, object]) -> Quality:
+    """Read what the script wrote.
+
+    Args:
+        report: parsed JSON.
+
+    Returns:
+        The findings.
+    """
+    runs = [
+        Run(**{**run, "losses": [(step, loss) for step, loss in run["losses"]]})
+        for run in report["runs"]
+    ]
+    settings = Settings(**report["settings"])
+    return Quality(report["provenance"], report["text"], settings, report["sizes"], runs)
+
+
+def load(name: str = "quality-cpu") -> Quality:
+    """Load findings that are stored with the package.
+
+    Args:
+        name: one of :func:`attnlib.labs.results.names` that this laboratory wrote.
+
+    Returns:
+        The findings.
+
+    Raises:
+        ValueError: if there are none of this name.
+    """
+    return parse(results.load(name))
+
+
+def experiment(
+    path: Path,
+    seeds: Iterable[int],
+    settings: Settings,
+    text: Text,
+    *,
+    names: Sequence[str] = CONFIGURATIONS,
+    device: torch.device | str = "cpu",
+    say=print,
+) -> Quality:
+    """Train what is still missing in a file, and write the file after each run.
+
+    Seeds are the outer loop, so that early on there are seeds which all variants have.
+
+    Args:
+        path: of a JSON file, which need not exist.
+        seeds: of the runs.
+        settings: of all of them.
+        text: what to read.
+        names: of the configurations.
+        device: where to train.
+        say: takes a line for each run.
+
+    Returns:
+        Everything that is in the file then.
+
+    Raises:
+        ValueError: if the file has runs of other settings or another text, or a configuration
+            is unknown.
+    """
+    found = Quality(
+        provenance(device, torch.float32),
+        text.fingerprint,
+        settings,
+        {name: sizes(some) for name, some in configurations(settings).items()},
+        [],
+    )
+    if path.exists():
+        earlier = parse(json.loads(path.read_text(encoding="utf-8")))
+        for what in ("settings", "text"):
+            if getattr(earlier, what) != getattr(found, what):
+                raise ValueError(
+                    f"{what} must be those of the runs in {path.name},"
+                    f" {getattr(earlier, what)}, got {getattr(found, what)}"
+                )
+        found = earlier
+    done = {(run.configuration, run.seed) for run in found.runs}
+    for seed in seeds:
+        for name in names:
+            if (name, seed) in done:
+                continue
+            run = run_one(name, seed, settings, text, device)
+            found.runs.append(run)
+            unfinished = path.with_suffix(".part")
+            unfinished.write_text(json.dumps(found.report(), indent=1) + "\n", encoding="utf-8")
+            os.replace(unfinished, path)  # a run that is stopped leaves a whole file
+            say(
+                f"seed {seed}, {name:15} held-out loss {run.losses[-1][1]:.3f} nats a byte,"
+                f" {1000 * run.cpu_seconds:.0f} ms a step, {run.peak_bytes / 2**20:.0f} MiB"
+            )
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the laboratory from the command line.
+
+    Args:
+        arguments: of the command line; ``None`` takes the program's own.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m attnlib.labs.quality", description=__doc__.splitlines()[0]
+    )
+    add = parser.add_argument
+    add("--json", type=Path, metavar="FILE", required=True, help="where to write, and go on")
+    add("--seeds", type=int, nargs="+", default=list(range(5)))
+    add("--configurations", nargs="+", default=CONFIGURATIONS, choices=CONFIGURATIONS)
+    add("--device", default="cpu", help="such as cpu or cuda")
+    add("--threads", type=int, default=1, help="of the CPU")
+    for name, value in asdict(Settings()).items():
+        add(f"--{name.replace('_', '-')}", type=type(value), default=value, help=f"{value}")
+    given = vars(parser.parse_args(arguments))
+    torch.set_num_threads(check_size("threads", given["threads"]))
+    settings = Settings(**{name: given[name] for name in asdict(Settings())})
+    found = experiment(
+        given["json"], given["seeds"], settings, load_text(),
+        names=given["configurations"], device=given["device"],
+        say=lambda line: print(line, flush=True),
+    )  # fmt: skip
+    print(found.describe())
+
+
+if __name__ == "__main__":
+    main()
