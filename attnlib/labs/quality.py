@@ -65,13 +65,13 @@ class Settings:
     n_kv_heads: int = 2
     head_dim: int = 16
     d_ff: int = 512
-    steps: int = 1000
+    steps: int = 800
     batch_size: int = 8
     tokens: int = 128
     lr: float = 3e-3
-    warmup: int = 50
-    looks: int = 5
-    held_out_windows: int = 256
+    warmup: int = 40
+    looks: int = 4
+    held_out_windows: int = 512
 
     def __post_init__(self):
         for name, value in asdict(self).items():
