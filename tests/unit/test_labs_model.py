@@ -1,0 +1,62 @@
+"""The laboratories' small model, with each attention layer in it."""
+
+import pytest
+import torch
+from helpers import D_MODEL, VARIANTS
+
+from attnlib.labs.model import TinyLM, device_of, n_params
+
+EVERY = pytest.mark.parametrize("name", VARIANTS)
+D_FF, LAYERS = 17, 2
+
+
+def make(name):
+    torch.manual_seed(0)
+    return TinyLM(VARIANTS[name], d_model=D_MODEL, n_layers=LAYERS, d_ff=D_FF).double()
+
+
+@EVERY
+def test_no_later_byte_changes_an_earlier_prediction(name):
+    """Catches a model that sees what it has to predict: its loss would be wonderful."""
+    model, tokens = make(name), torch.randint(256, (2, 9))
+    before = model(tokens)
+    for place in (0, 4, 8):
+        changed = tokens.clone()
+        changed[:, place] = (changed[:, place] + 1) % 256
+        moved = (model(changed) - before).abs().amax(dim=(0, 2))  # (9,)
+        assert moved[:place].eq(0).all()
+        assert moved[place:].gt(1e-9).all()
+
+
+@EVERY
+def test_prefill_and_decode_equal_one_pass(name):
+    """Catches a cache that is shared between layers, and positions that begin anew."""
+    model, tokens = make(name), torch.randint(256, (3, 7))
+    whole = model(tokens)
+    for split in range(1, 7):
+        caches = model.new_caches(3, 7)
+        parts = [model(tokens[:, :split], caches)]
+        parts += [model(tokens[:, i : i + 1], caches) for i in range(split, 7)]
+        torch.testing.assert_close(torch.cat(parts, dim=1), whole, rtol=1e-9, atol=1e-9)
+        assert [cache.length for cache in caches] == [7] * LAYERS
+
+
+@EVERY
+def test_gradients_reach_every_parameter(name):
+    model = make(name)
+    model(torch.randint(256, (2, 6))).square().sum().backward()
+    for label, parameter in model.named_parameters():
+        assert parameter.grad is not None and parameter.grad.abs().max() > 0, label
+
+
+def test_parameters_are_counted():
+    """Catches a layer that is built once and used in every block."""
+    model = make("mha")
+    attention = n_params(VARIANTS["mha"]())
+    blocks = LAYERS * (attention + 2 * D_MODEL * D_FF + 2 * D_MODEL)
+    assert n_params(model) == blocks + 2 * 256 * D_MODEL + D_MODEL
+    assert model.blocks[0].attention is not model.blocks[1].attention
+
+
+def test_device_is_that_of_the_weights():
+    assert device_of(make("mha").to("meta")) == torch.device("meta")

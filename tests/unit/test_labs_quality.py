@@ -1,0 +1,184 @@
+"""The experiment on quality: fair sizes, a script that can be stopped, and what is stored."""
+
+import json
+from dataclasses import asdict
+
+import pytest
+import torch
+
+from attnlib.costs import attention_params
+from attnlib.labs import quality
+from attnlib.labs.quality import (
+    CONFIGURATIONS,
+    EQUAL_CACHE,
+    OWN_CACHE,
+    Settings,
+    build,
+    configurations,
+    experiment,
+    load,
+    parse,
+    sizes,
+)
+from attnlib.labs.text import Text
+
+TINY = Settings(
+    d_model=24, n_layers=1, n_heads=4, n_kv_heads=2, head_dim=4, d_ff=40, steps=4, looks=2,
+    batch_size=2, tokens=8, warmup=1, held_out_windows=3,
+)  # fmt: skip
+LARGE = Settings(d_model=512, n_layers=8, n_heads=8, n_kv_heads=2, head_dim=64, d_ff=2048)
+OPTIONS = [f"--{k.replace('_', '-')}={v}" for k, v in asdict(TINY).items()]
+
+
+@pytest.fixture
+def text(monkeypatch):
+    """A short text in place of the long one."""
+    torch.manual_seed(0)
+    data = torch.randint(256, (600,), dtype=torch.uint8)
+    short = Text(data[:400], data[400:], {"sha256": "0" * 64, "bytes": 600, "files": 2,
+                                          "held_out_files": 1, "python": "3"})  # fmt: skip
+    monkeypatch.setattr(quality, "load_text", lambda: short)
+    return short
+
+
+@pytest.fixture
+def one_thread():
+    """The script sets the number of threads; the tests behind it get theirs back."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("settings", [Settings(), TINY, LARGE])
+def test_all_models_have_as_many_parameters(settings):
+    """Catches a model that wins because it is larger."""
+    counted = {name: sizes(some) for name, some in configurations(settings).items()}
+    whole = counted["MHA"]["parameters"]
+    for name, some in counted.items():
+        assert abs(some["parameters"] / whole - 1) < 0.005, name
+
+
+def test_feed_forward_parts_get_what_attention_saves():
+    """Catches equal totals that come from elsewhere, such as another number of layers."""
+    for name, some in configurations(Settings()).items():
+        counted = sizes(some)
+        assert counted["attention_parameters"] == attention_params(some.geometry), name
+        assert counted["mlp_parameters"] == 4 * 2 * 128 * some.d_ff, name
+        assert len(build(some).blocks) == 4
+
+
+@pytest.mark.parametrize("settings", [Settings(), TINY, LARGE])
+def test_equal_caches_are_equal(settings):
+    wanted = 2 * settings.n_kv_heads * settings.head_dim
+    counted = {name: sizes(some) for name, some in configurations(settings).items()}
+    assert {counted[name]["cache_numbers"] for name in EQUAL_CACHE} == {wanted}
+    assert counted["MHA"]["cache_numbers"] == 2 * settings.n_heads * settings.head_dim
+    assert counted["MQA"]["cache_numbers"] == 2 * settings.head_dim
+
+
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+def test_cache_bytes_are_those_of_real_caches(name):
+    """Catches a formula that is not of the layer which was built."""
+    some = configurations(Settings())[name]
+    caches = build(some).new_caches(3, 7)
+    assert sum(cache.nbytes for cache in caches) == 3 * 7 * sizes(some)["cache_bytes"]
+
+
+def test_variants_are_what_their_names_say():
+    geometries = {name: c.geometry for name, c in configurations(Settings()).items()}
+    assert [geometries[name].variant for name in OWN_CACHE] == ["MHA", "GQA", "MQA", "MLA"]
+    few, wide = geometries["MHA, few heads"], geometries["MQA, wide heads"]
+    assert (few.variant, few.n_heads, few.head_dim) == ("MHA", 2, 16)
+    assert (wide.variant, wide.n_heads, wide.head_dim) == ("MQA", 8, 32)
+    assert (geometries["MLA"].kv_lora_rank, geometries["MLA"].qk_rope_head_dim) == (48, 16)
+
+
+def test_models_are_built_to_be_trained():
+    """Catches layers whose weights want no gradients, as build_layer makes them."""
+    for name, some in configurations(TINY).items():
+        model = build(some, seed=1)
+        model(torch.randint(256, (2, 5))).sum().backward()
+        assert all(parameter.grad is not None for parameter in model.parameters()), name
+
+
+def test_the_seed_decides_the_weights():
+    some = configurations(TINY)["GQA"]
+    first, same, other = (build(some, seed=seed).embed.weight for seed in (0, 0, 1))
+    assert torch.equal(first, same) and not torch.equal(first, other)
+
+
+def test_script_writes_what_load_reads(text, tmp_path, capsys, one_thread):
+    """Catches a field that is written and not read, or the reverse; from end to end."""
+    path = tmp_path / "q.json"
+    quality.main(["--json", str(path), "--seeds", "0", "1", *OPTIONS])
+    written = json.loads(path.read_text())
+    found = parse(written)
+    assert json.loads(json.dumps(found.report())) == written
+    assert found.settings == TINY and found.text == text.fingerprint
+    assert found.seeds() == [0, 1]
+    assert len(found.runs) == 2 * len(CONFIGURATIONS)
+    for run in found.runs:
+        assert [step for step, _ in run.losses] == [0, 2, 4]
+        assert run.cpu_seconds > 0 and run.peak_bytes > 0
+    assert not path.with_suffix(".part").exists()
+    printed = capsys.readouterr().out
+    assert found.describe() in printed and "MQA, wide heads" in printed
+
+
+def test_a_stopped_run_goes_on_where_it_was(text, tmp_path):
+    """Catches a second start that trains again, and a result that depends on the stop."""
+    quiet = {"say": lambda line: None, "names": ("GQA", "MLA")}
+    once = experiment(tmp_path / "once.json", [5, 6], TINY, text, **quiet)
+    path = tmp_path / "twice.json"
+    experiment(path, [5], TINY, text, **quiet)
+    said = []
+    twice = experiment(path, [5, 6], TINY, text, **{**quiet, "say": said.append})
+    assert len(said) == 2
+    assert [(run.configuration, run.seed, run.losses) for run in once.runs] == [
+        (run.configuration, run.seed, run.losses) for run in twice.runs
+    ]
+    assert parse(json.loads(path.read_text())).seeds() == [5, 6]
+
+
+def test_runs_that_do_not_belong_together_are_kept_apart(text, tmp_path):
+    """Catches a mean over runs of other sizes or of another text."""
+    path = tmp_path / "q.json"
+    quiet = {"say": lambda line: None, "names": ("MQA",)}
+    experiment(path, [0], TINY, text, **quiet)
+    with pytest.raises(ValueError, match=r"settings must be those of the runs in q.json"):
+        experiment(path, [1], Settings(**{**asdict(TINY), "lr": 1e-3}), text, **quiet)
+    other = text._replace(fingerprint={**text.fingerprint, "sha256": "1" * 64})
+    with pytest.raises(ValueError, match=r"text must be those of the runs in q.json"):
+        experiment(path, [1], TINY, other, **quiet)
+    assert len(parse(json.loads(path.read_text())).runs) == 1
+
+
+def test_only_seeds_that_all_have_are_compared(text, tmp_path):
+    """Catches a pair whose members are of different seeds."""
+    path, quiet = tmp_path / "q.json", {"say": lambda line: None}
+    experiment(path, [4, 2], TINY, text, names=("MHA", "GQA"), **quiet)
+    found = experiment(path, [9], TINY, text, names=("MHA",), **quiet)
+    assert found.seeds() == [2, 4]
+    for name in ("MHA", "GQA"):
+        assert [run.seed for run in found.select(name)] == [2, 4]
+    by_hand = [r.losses[1][1] for s in (2, 4) for r in found.runs
+               if (r.configuration, r.seed) == ("GQA", s)]  # fmt: skip
+    assert found.losses("GQA", look=1) == by_hand
+
+
+def test_what_does_not_fit_is_refused(text):
+    with pytest.raises(ValueError, match=r"name must be one of .*, got 'MLP'"):
+        quality.run_one("MLP", 0, TINY, text)
+    with pytest.raises(ValueError, match="got n_heads=8, n_kv_heads=3"):
+        Settings(n_kv_heads=3)
+    with pytest.raises(ValueError, match="looks must divide steps = 800, got 3"):
+        Settings(looks=3)
+    with pytest.raises(ValueError, match="d_ff must be an integer of at least 1, got 0"):
+        Settings(d_ff=0)
+    with pytest.raises(ValueError, match=r"d_ff must leave each layer .*, got 1"):
+        configurations(Settings(d_ff=1))
+    with pytest.raises(ValueError, match=r"got 'conversion-gpu'"):
+        load("conversion-gpu")
+    found = quality.Quality({}, {}, TINY, {}, [])
+    with pytest.raises(ValueError, match=r"name must be one of \[\], got 'MHA'"):
+        found.select("MHA")
