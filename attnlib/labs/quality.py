@@ -4,7 +4,8 @@
 goes on where it stopped. All models have the same number of parameters: what attention saves,
 the feed-forward parts get, as in Shazeer 2019, arXiv 1911.02150. There are two questions. With
 heads of one width, how good is each variant, whatever it caches? And with a cache of one size,
-which use of it is best?
+which use of it is best? Two smaller models, whose feed-forward parts get nothing, say how much
+of an answer is theirs.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ from attnlib.rope import Rope
 # With heads of one width, and with a cache of one size. "GQA" and "MLA" stand in both.
 OWN_CACHE = ("MHA", "GQA", "MQA", "MLA")
 EQUAL_CACHE = ("MHA, few heads", "GQA", "MQA, wide heads", "MLA")
-CONFIGURATIONS = tuple(dict.fromkeys(OWN_CACHE + EQUAL_CACHE))
+CONTROL = ("GQA, MLP as MHA", "MQA, MLP as MHA")  # with fewer parameters than all others
+CONFIGURATIONS = tuple(dict.fromkeys(OWN_CACHE + EQUAL_CACHE + CONTROL))
 
 
 @dataclass(frozen=True)
@@ -113,12 +115,13 @@ class Run(NamedTuple):
 
 
 def configurations(settings: Settings) -> dict[str, Configuration]:
-    """Lay out the six models, all with as many parameters as the MHA.
+    """Lay out the models: six with as many parameters as the MHA, and two with fewer.
 
     Equal caches have the size of the GQA's, 2 H_kv D numbers a token and layer. The MLA's
     latent and rotary key share them, the rotary key being as wide as a head. The MHA with few
     heads has only H_kv of them, whose width stays D. The MQA's one key/value head is H_kv times
-    as wide.
+    as wide. The two smaller models are a GQA and an MQA whose feed-forward parts are those of
+    the MHA.
 
     Args:
         settings: the sizes.
@@ -145,7 +148,10 @@ def configurations(settings: Settings) -> dict[str, Configuration]:
     widths = {name: round((budget - n) / (2 * d)) for name, n in a_layer.items()}
     if min(widths.values()) < 1:
         raise ValueError(f"d_ff must leave each layer a feed-forward part, got {s.d_ff}")
-    return {name: Configuration(geometries[name], widths[name]) for name in CONFIGURATIONS}
+    found = {name: Configuration(geometries[name], widths[name]) for name in geometries}
+    for name, smaller in zip(("GQA", "MQA"), CONTROL, strict=True):
+        found[smaller] = Configuration(geometries[name], s.d_ff)
+    return found
 
 
 def build(configuration: Configuration, *, rope: Rope | None = Rope(), seed: int = 0) -> TinyLM:
@@ -393,7 +399,7 @@ def experiment(
                     f"{what} must be those of the runs in {path.name},"
                     f" {getattr(earlier, what)}, got {getattr(found, what)}"
                 )
-        found = earlier
+        found = earlier._replace(sizes=found.sizes)
     done = {(run.configuration, run.seed) for run in found.runs}
     for seed in seeds:
         for name in names:

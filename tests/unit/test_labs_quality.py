@@ -10,6 +10,7 @@ from attnlib.costs import attention_params
 from attnlib.labs import quality
 from attnlib.labs.quality import (
     CONFIGURATIONS,
+    CONTROL,
     EQUAL_CACHE,
     OWN_CACHE,
     Settings,
@@ -54,8 +55,17 @@ def test_all_models_have_as_many_parameters(settings):
     """Catches a model that wins because it is larger."""
     counted = {name: sizes(some) for name, some in configurations(settings).items()}
     whole = counted["MHA"]["parameters"]
-    for name, some in counted.items():
-        assert abs(some["parameters"] / whole - 1) < 0.005, name
+    assert set(counted) == set(CONFIGURATIONS)
+    for name in OWN_CACHE + EQUAL_CACHE:
+        assert abs(counted[name]["parameters"] / whole - 1) < 0.005, name
+
+
+def test_the_control_differs_in_the_feed_forward_part_only():
+    """Catches a control that says nothing, being as large as what it is held against."""
+    known = configurations(Settings())
+    for name, smaller in zip(("GQA", "MQA"), CONTROL, strict=True):
+        assert known[smaller].geometry == known[name].geometry
+        assert known[smaller].d_ff == known["MHA"].d_ff < known[name].d_ff
 
 
 def test_feed_forward_parts_get_what_attention_saves():
