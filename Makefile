@@ -40,8 +40,8 @@ lab: .venv/ready ## open the chapters in JupyterLab
 	@$(PY) -m jupyterlab chapters $(if $(filter 0,$(shell id -u)),--allow-root)
 
 .PHONY: notebooks
-notebooks: .venv/ready ## execute and normalise the chapters (CHAPTERS=... for some)
-	@$(PY) tools/notebooks.py $(CHAPTERS)
+notebooks: .venv/ready ## run the chapters and their solutions (CHAPTERS=... for some)
+	@$(PY) tools/notebooks.py $(CHAPTERS) && $(PY) tools/solutions.py --write $(CHAPTERS)
 
 .PHONY: normalise
 normalise: .venv/ready ## bring the chapters to normal form without executing them

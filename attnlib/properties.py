@@ -34,6 +34,8 @@ BATCH, TOKENS = 5, 7
 # Larger than rounding, float32 angles of RoPE included, and far smaller than any bug.
 TOLERANCE = 1e-5
 
+WIDTH = 84  # columns of a printed report
+
 
 @dataclass(frozen=True)
 class Report:
@@ -59,11 +61,13 @@ class Report:
         """The report as a reader sees it: a line for the finding, and one for the hint."""
         word = self.verdict.upper() if self.verdict == FAILS else self.verdict
         head = f"{word:9} {self.check:20} "
-        lines = textwrap.wrap(self.found, 90 - len(head)) or [""]
+        lines = textwrap.wrap(self.found, WIDTH - len(head)) or [""]
         text = [head + lines[0]] + [" " * len(head) + line for line in lines[1:]]
         if self.hint:
             first, later = f"{'':10}usually: ", " " * 19
-            text += textwrap.wrap(self.hint, 90, initial_indent=first, subsequent_indent=later)
+            text += textwrap.wrap(
+                self.hint, WIDTH, initial_indent=first, subsequent_indent=later
+            )
         return "\n".join(line.rstrip() for line in text)
 
 
@@ -126,7 +130,9 @@ def check(name: str) -> Callable[[Callable[..., str]], Check]:
             except BrokenError as finding:
                 return Report(name, FAILS, str(finding), finding.hint)
             except Exception as error:
-                hint = "read the error first; it says which step does not fit."
+                hint = (
+                    f"read the error first: it says which step does not fit{about_none(error)}"
+                )
                 return Report(name, FAILS, in_words(error), hint)
 
         CHECKS[name] = run
@@ -628,6 +634,13 @@ def in_words(error: Exception) -> str:
     """An error in one line, without what differs from run to run."""
     message = str(error).strip().splitlines()
     return f"{type(error).__name__}: {message[0]}" if message else type(error).__name__
+
+
+def about_none(error: Exception) -> str:
+    """What to think of where code stumbles over None."""
+    if "NoneType" not in str(error) or "return" in str(error):
+        return "."
+    return ". Something is None: a function without a return, or mask=None (all may be seen)."
 
 
 def listed(numbers: list[int]) -> str:

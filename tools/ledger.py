@@ -10,7 +10,8 @@ small counts do not. A number that counts is held in one of four ways:
 - a comment right behind it says what it is: ``70,272 bytes<!-- = kv_cache_bytes(V3, 1) -->``.
   The expression must give the number as printed, its unit left aside. A comment may also name
   the number, ``<!-- 70,272 = ... -->``, and then holds it in the whole paragraph;
-- a code cell of the same chapter has it, in its source or its output;
+- a code cell of the same chapter has it, in its source or its output, or a block of code in a
+  solution, with what it prints below it;
 - a link to a source stands in the same paragraph, item, row or caption of the table;
 - ``<!-- given -->`` right behind it says that it is a choice of the author's and no result.
 
@@ -30,6 +31,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import nbformat
+
+import solutions
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -117,6 +120,8 @@ def of_notebook(name: str, notebook: nbformat.NotebookNode) -> Page:
         if cell.cell_type == "markdown":
             page.blocks.extend(blocks(cell.source, section))
             section = page.blocks[-1].section if page.blocks else section
+            run = [text for block in solutions.blocks(cell.source) for text in block if text]
+            page.cells.append(Cell(section, frozenset(numbers_in(run))))
         elif cell.cell_type == "code":
             page.cells.append(Cell(section, frozenset(cell_numbers(cell))))
     return page
@@ -133,6 +138,11 @@ def cell_numbers(cell: nbformat.NotebookNode) -> Iterator[Decimal]:
         texts += [output.get("text", ""), output.get("evalue", ""), shown]
         if not any(kind.startswith(("image/", "text/html")) for kind in data):
             texts.append(data.get("text/plain", ""))
+    yield from numbers_in(texts)
+
+
+def numbers_in(texts: list[str]) -> Iterator[Decimal]:
+    """Yield the numbers of code or of what it prints."""
     for text in texts:
         for found in IN_CELL.findall(text):
             yield Decimal(found.strip(",_").replace(",", "").replace("_", "")).normalize()

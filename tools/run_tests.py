@@ -44,7 +44,13 @@ def pytest(*arguments: str) -> tuple[str, ...]:
     return (PYTHON, "-m", "pytest", "-q", *arguments)
 
 
-GUARD_FILES = ("test_notebooks.py", "test_numbers.py", "test_repository.py", "test_tools.py")
+GUARD_FILES = (
+    "test_notebooks.py",
+    "test_learning.py",
+    "test_numbers.py",
+    "test_repository.py",
+    "test_tools.py",
+)
 
 STEPS = (
     Step(
@@ -97,8 +103,9 @@ STEPS = (
     ),
     Step(
         "nbval",
-        "every chapter runs again and gives the outputs it shows",
+        "every chapter and every solution runs again and gives the outputs it shows",
         (
+            tool("solutions", "--build"),
             pytest(
                 "--nbval",
                 "--nbval-current-env",
@@ -106,6 +113,7 @@ STEPS = (
                 "-n2",
                 "--dist=loadscope",
                 "chapters",
+                "_build/solutions",
             ),
         ),
         "if the new outputs are right, `make notebooks` stores them; if not, it is a bug.",

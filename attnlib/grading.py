@@ -1,0 +1,284 @@
+"""Grade a reader's own code with the checks that hold the library, and never stop a notebook.
+
+``grade_attention`` takes a function of q, k, v and a mask, ``grade_layer`` a layer, and
+``grade_function`` any function that has a right answer to compare with. Each returns a
+:class:`Grade` that prints what holds, what does not and what that usually means. Whatever the
+code does, an error included, becomes a line of the grade.
+"""
+
+from __future__ import annotations
+
+import textwrap
+import traceback
+from collections.abc import Callable, Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from attnlib.core import attention, merge_heads, split_heads
+from attnlib.masks import causal_mask
+from attnlib.properties import (
+    FAILS,
+    HOLDS,
+    TOLERANCE,
+    WIDTH,
+    Report,
+    Reports,
+    about_none,
+    check_layer,
+    in_words,
+)
+
+# Sizes that all differ: d_model, query heads, key/value heads, width of a head.
+SIZES = (22, 6, 3, 4)
+
+
+class Grade:
+    """What an exercise has to say of the code it was given.
+
+    Attributes:
+        solved: whether the code does all that was asked.
+        text: what is printed.
+    """
+
+    def __init__(self, name: str, reports: Reports, remark: str = ""):
+        self.solved = reports.hold
+        head = f"{name}: {'solved' if self.solved else 'not solved yet'}"
+        wrapped = textwrap.wrap(remark, WIDTH) if remark else []
+        self.text = "\n".join([head, *([repr(reports)] if reports else []), *wrapped])
+
+    def __repr__(self) -> str:
+        """The text."""
+        return self.text
+
+
+class FunctionLayer(nn.Module):
+    """A layer around a function of q, k, v and mask, so that checks of layers apply to it.
+
+    Args:
+        function: called as ``function(q, k, v, mask=mask)`` with q of shape ``(B, H, T, D)``, k
+            and v of shape ``(B, H_kv, S, D)`` and a boolean mask, broadcastable to
+            ``(B, H, T, S)``, True = may attend, or ``None``. Returns the output
+            ``(B, H, T, D)``, or the pair of it and the weights ``(B, H, T, S)``.
+        d_model: width of the residual stream.
+        n_heads: query heads, H.
+        n_kv_heads: key/value heads, H_kv.
+        head_dim: width of one head, D.
+    """
+
+    def __init__(self, function, d_model, n_heads, n_kv_heads, head_dim):
+        super().__init__()
+        self.function, self.rope = function, None
+        self.n_heads, self.n_kv_heads, self.head_dim = n_heads, n_kv_heads, head_dim
+        self.q_proj = nn.Linear(d_model, n_heads * head_dim, bias=False)
+        self.k_proj = nn.Linear(d_model, n_kv_heads * head_dim, bias=False)
+        self.v_proj = nn.Linear(d_model, n_kv_heads * head_dim, bias=False)
+        self.o_proj = nn.Linear(n_heads * head_dim, d_model, bias=False)
+
+    def forward(self, x, *, causal=True, key_mask=None, return_weights=False):
+        """Project, call the function, and project its result.
+
+        Args:
+            x (Tensor): hidden states, shape ``(B, T, d_model)``.
+            causal (bool): whether a token may see only itself and earlier ones.
+            key_mask (Tensor | None): boolean, shape ``(B, T)``; False hides a key.
+            return_weights (bool): whether to return the weights too, if the function does.
+
+        Returns:
+            The output, shape ``(B, T, d_model)``; with ``return_weights`` a pair.
+        """
+        q = split_heads(self.q_proj(x), self.n_heads)  # (B, H, T, D)
+        k = split_heads(self.k_proj(x), self.n_kv_heads)  # (B, H_kv, T, D)
+        v = split_heads(self.v_proj(x), self.n_kv_heads)  # (B, H_kv, T, D)
+        at, mask = torch.arange(x.shape[1]), None
+        if causal:
+            mask = causal_mask(at, at)  # (T, T)
+        if key_mask is not None:
+            real = key_mask[:, None, None, :]  # (B, 1, 1, T)
+            mask = real if mask is None else mask & real  # (B, 1, 1 or T, T)
+        result = self.function(q, k, v, mask=mask)
+        out, weights = result if isinstance(result, tuple) else (result, None)
+        if not isinstance(out, Tensor) or out.shape != q.shape:
+            came = (
+                f"shape {tuple(out.shape)}" if isinstance(out, Tensor) else type(out).__name__
+            )
+            forgot = ": is there a return" if out is None else ""
+            raise ValueError(
+                f"expected an output of shape {tuple(q.shape)}, got {came}{forgot}"
+            )
+        out = self.o_proj(merge_heads(out))  # (B, T, d_model)
+        return (out, weights) if return_weights else out
+
+
+def grade_attention(
+    function: Callable[..., object],
+    *,
+    n_kv_heads: int = SIZES[1],
+    checks: Iterable[str] | None = None,
+) -> Grade:
+    """Grade a function ``(q, k, v, mask=None)`` that computes attention.
+
+    Args:
+        function: as in :class:`FunctionLayer`.
+        n_kv_heads: key/value heads that k and v come with; 6 query heads, so 1, 2, 3 or 6.
+        checks: names of :data:`attnlib.properties.CHECKS`; ``None`` means all that apply to a
+            function.
+
+    Returns:
+        The grade.
+
+    Raises:
+        ValueError: if there is no check of such a name.
+    """
+    if checks is None:
+        checks = (
+            "equals the reference",
+            "no future leak",
+            "reach",
+            "permutation",
+            "rows sum to one",
+            "head grouping",
+            "scale",
+            "padding",
+        )
+    d_model, n_heads, _, head_dim = SIZES
+    sizes = d_model, n_heads, n_kv_heads, head_dim
+    reference = FunctionLayer(attention, *sizes)
+    return graded(name_of(function), lambda: FunctionLayer(function, *sizes), reference, checks)
+
+
+def grade_layer(
+    mine: Callable[..., nn.Module],
+    right: Callable[..., nn.Module],
+    *sizes: int,
+    checks: Iterable[str] | None = None,
+    **options: object,
+) -> Grade:
+    """Grade a layer against one that is right.
+
+    Args:
+        mine: the class to grade; both classes are called with the same arguments.
+        right: the class it is compared with, whose parameters have the same names.
+        sizes: what both are built with.
+        checks: names of :data:`attnlib.properties.CHECKS`; ``None`` means all.
+        options: what both are built with, by name.
+
+    Returns:
+        The grade.
+
+    Raises:
+        ValueError: if there is no check of such a name.
+    """
+    reference = right(*sizes, **options)
+    return graded(name_of(mine), lambda: mine(*sizes, **options), reference, checks)
+
+
+def grade_function(
+    mine: Callable[..., object],
+    right: Callable[..., object],
+    cases: Mapping[str, tuple],
+    *,
+    look_alikes: Mapping[str, Callable[..., object]] | None = None,
+) -> Grade:
+    """Grade a function by its answers.
+
+    Args:
+        mine: the function to grade.
+        right: the function that has the answers: numbers, tensors or tuples of them.
+        cases: the arguments of each call, by a name that the grade prints.
+        look_alikes: functions with a typical mistake each, by the hint to give where ``mine``
+            answers as they do.
+
+    Returns:
+        The grade.
+    """
+    name = name_of(mine)
+    reports, answers = [], {}
+    for case, arguments in cases.items():
+        want = right(*arguments)
+        try:
+            answers[case] = mine(*arguments)
+        except Exception as error:
+            return Grade(name, Reports(), stopped(name, error))
+        if same(answers[case], want):
+            reports.append(Report(case, HOLDS, in_short(want)))
+        else:
+            found = f"expected {in_short(want)}, got {in_short(answers[case])}"
+            reports.append(Report(case, FAILS, found))
+    remark = ""
+    if any(report.verdict == FAILS for report in reports):
+        for hint, wrong in (look_alikes or {}).items():
+            if all(same(answers[case], wrong(*cases[case])) for case in cases):
+                remark = f"Your answers are those of a known mistake: {hint}"
+                break
+    return Grade(name, Reports(reports), remark)
+
+
+def graded(
+    name: str,
+    build: Callable[[], nn.Module],
+    reference: nn.Module,
+    checks: Iterable[str] | None,
+) -> Grade:
+    """Build a layer, call it once, ask the checks, and see whether its bug is a known one."""
+    checks = check_layer(reference, reference, checks)  # a wrong name stops here, not in mine
+    try:
+        layer = build()
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            layer(torch.randn(2, 3, reference.o_proj.out_features))
+    except Exception as error:
+        return Grade(name, Reports(), stopped(name, error))
+    reports = check_layer(layer, reference, [report.check for report in checks])
+    return Grade(name, reports)
+
+
+def stopped(name: str, error: Exception) -> str:
+    """Say why code gave no answer, and at which of its lines."""
+    if isinstance(error, NotImplementedError):
+        return "Nothing to check: the code is still the start you were given."
+    own = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if "attnlib" not in frame.filename and "torch" not in frame.filename
+    ]
+    line = own[-1].line if own else ""
+    where = f" at the line `{line.strip()}`" if line and line.strip() else ""
+    return f"It stopped{where} with {in_words(error)}{about_none(error)}"
+
+
+def name_of(thing: object) -> str:
+    """What to call the code that is graded."""
+    return getattr(thing, "__name__", type(thing).__name__)
+
+
+def same(answer: object, want: object) -> bool:
+    """Whether an answer is right, to rounding."""
+    if isinstance(want, Tensor):
+        if not isinstance(answer, Tensor) or answer.shape != want.shape:
+            return False
+        near = {"rtol": TOLERANCE, "atol": TOLERANCE, "equal_nan": True}
+        return torch.allclose(answer.double(), want.double(), **near)
+    if isinstance(want, tuple):
+        if not isinstance(answer, tuple) or len(answer) != len(want):
+            return False
+        return all(map(same, answer, want))
+    if isinstance(want, bool) or not isinstance(want, (int, float)):
+        return answer == want
+    if isinstance(answer, Tensor) and answer.numel() == 1:
+        answer = answer.item()
+    if not isinstance(answer, (int, float)):
+        return False
+    return abs(answer - want) <= TOLERANCE * max(abs(want), TOLERANCE)
+
+
+def in_short(value: object) -> str:
+    """A value in a few characters."""
+    if isinstance(value, Tensor) and value.numel() > 4:
+        return f"a tensor of shape {tuple(value.shape)}"
+    if isinstance(value, Tensor):
+        return str([round(number, 3) for number in value.flatten().tolist()])
+    if isinstance(value, tuple):
+        return f"({', '.join(map(in_short, value))})"
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return f"{value}"[:40]
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
