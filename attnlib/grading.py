@@ -38,11 +38,12 @@ class Grade:
 
     Attributes:
         solved: whether the code does all that was asked.
+        reports: what each check found; empty if the code stopped before.
         text: what is printed.
     """
 
     def __init__(self, name: str, reports: Reports, remark: str = ""):
-        self.solved = reports.hold
+        self.solved, self.reports = reports.hold, reports
         head = f"{name}: {'solved' if self.solved else 'not solved yet'}"
         wrapped = textwrap.wrap(remark, WIDTH) if remark else []
         self.text = "\n".join([head, *([repr(reports)] if reports else []), *wrapped])
