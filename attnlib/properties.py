@@ -89,7 +89,9 @@ class Reports(tuple):
         words = {HOLDS: "hold", FAILS: "fail", NOT_ASKED: "not asked"}
         counts = {verdict: sum(r.verdict == verdict for r in self) for verdict in words}
         last = ", ".join(f"{counts[v]} {words[v]}" for v in words if counts[v])
-        return "\n".join([*map(repr, self), f"{len(self)} checks: {last}"])
+        return "\n".join(
+            [*map(repr, self), f"{len(self)} check{'s' * (len(self) != 1)}: {last}"]
+        )
 
 
 class NotAskedError(Exception):

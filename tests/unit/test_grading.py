@@ -1,0 +1,134 @@
+"""Graders: right code is solved, wrong code gets a hint, and nothing that it does raises."""
+
+import pytest
+import torch
+
+import attnlib
+from attnlib.grading import grade_attention, grade_function, grade_layer
+
+
+def my_attention(q, k, v, mask=None):
+    return attnlib.attention(q, k, v, mask=mask)
+
+
+def test_right_code_is_solved():
+    grade = grade_attention(my_attention)
+    assert grade.solved
+    assert repr(grade).startswith("my_attention: solved\nholds     equals the reference")
+    assert grade_attention(my_attention, n_kv_heads=3).solved
+
+
+def test_a_start_is_told_from_a_mistake():
+    def start(q, k, v, mask=None):
+        raise NotImplementedError
+
+    assert repr(grade_attention(start)) == (
+        "start: not solved yet\nNothing to check: the code is still the start you were given."
+    )
+
+
+def test_an_error_names_the_line():
+    def wrong(q, k, v, mask=None):
+        weights = q @ k
+        return weights @ v
+
+    text = " ".join(repr(grade_attention(wrong)).split())
+    assert "It stopped at the line `weights = q @ k` with RuntimeError" in text
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (None, "got NoneType: is there a return"),
+        (torch.zeros(2), "got shape (2,)"),
+        ((1, 2, 3), "too many values to unpack"),
+    ],
+)
+def test_an_answer_of_the_wrong_kind_is_named(answer, words):
+    grade = grade_attention(lambda q, k, v, mask=None: answer)
+    assert not grade.solved
+    assert words in " ".join(repr(grade).split())
+
+
+def test_a_layer_is_built_inside():
+    """Catches a grader that raises where a reader's __init__ does."""
+
+    class Mine(attnlib.MultiHeadAttention):
+        def __init__(self, *sizes, **options):
+            raise ValueError("no")
+
+    assert "ValueError: no" in repr(
+        grade_layer(Mine, attnlib.MultiHeadAttention, 22, 6, head_dim=4)
+    )
+
+
+def test_a_layer_that_is_right_is_solved():
+    class Mine(attnlib.GroupedQueryAttention):
+        pass
+
+    assert grade_layer(Mine, attnlib.GroupedQueryAttention, 22, 6, 3, head_dim=4).solved
+
+
+def test_only_the_checks_asked_for_are_made():
+    grade = grade_attention(my_attention, checks=["reach"])
+    assert repr(grade).splitlines()[-1] == "1 check: 1 hold"
+    with pytest.raises(ValueError, match="'reeach'"):
+        grade_attention(my_attention, checks=["reeach"])
+
+
+CASES = {"small": (2, 3), "large": (20, 30)}
+
+
+def test_a_function_is_graded_by_its_answers():
+    grade = grade_function(lambda a, b: a * b, lambda a, b: a * b, CASES)
+    assert grade.solved
+    assert "holds     large                600" in repr(grade)
+
+
+def test_a_known_mistake_is_recognised():
+    grade = grade_function(
+        lambda a, b: a + b,
+        lambda a, b: a * b,
+        CASES,
+        look_alikes={"a difference.": lambda a, b: a - b, "a sum.": lambda a, b: a + b},
+    )
+    assert not grade.solved
+    assert "expected 600, got 50" in repr(grade)
+    assert repr(grade).endswith("Your answers are those of a known mistake: a sum.")
+
+
+def test_a_mistake_that_overflows_is_recognised():
+    """Catches NaN, which is not equal to itself."""
+    nan = torch.tensor([torch.nan])
+    grade = grade_function(
+        lambda x: nan, lambda x: x, {"a": (torch.ones(1),)}, look_alikes={"NaN.": lambda x: nan}
+    )
+    assert repr(grade).endswith("a known mistake: NaN.")
+
+
+@pytest.mark.parametrize(
+    ("answer", "right", "solved"),
+    [
+        (1.0000001, 1.0, True),
+        (1.001, 1.0, False),
+        (torch.tensor(2.0), 2.0, True),
+        ("2", 2.0, False),
+        (None, 2, False),
+        (True, True, True),
+        (torch.ones(2), torch.ones(3), False),
+        ((1, torch.ones(2)), (1, torch.ones(2)), True),
+        ([1, 2], (1, 2), False),
+        ("a", "a", True),
+    ],
+)
+def test_answers_are_compared_by_kind_and_to_rounding(answer, right, solved):
+    assert grade_function(lambda: answer, lambda: right, {"case": ()}).solved == solved
+
+
+def test_a_function_that_stops_is_told_where():
+    def mine(a, b):
+        return a / 0
+
+    assert "at the line `return a / 0` with ZeroDivisionError" in repr(
+        grade_function(mine, lambda a, b: 1.0, CASES)
+    )
