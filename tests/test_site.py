@@ -191,6 +191,32 @@ def test_scripts_that_wait_run_in_the_end(chromium, address):
     page.close()
 
 
+LEARNING = [name for name in PAGES if 'class="option"' in (SITE / name).read_text("utf-8")]
+
+
+def test_every_chapter_asks_something():
+    assert set(LEARNING) == {name for name in PAGES if name.startswith("chapters/")}
+
+
+@pytest.mark.parametrize("name", LEARNING)
+def test_answers_open_by_keyboard_and_without_scripts(chromium, name):
+    """Catches an answer that shows before it is asked for, and one that only a mouse opens."""
+    context = chromium.new_context(viewport=PHONE, java_script_enabled=False)
+    page = context.new_page()
+    page.goto((SITE / name).as_uri(), wait_until="load")
+    answers = page.locator("details:is(.option, .solution, .recall)")
+    assert answers.count() == page.locator("article details:not(.hide)").count()
+    for answer in answers.all():
+        hidden = answer.locator(":scope > :not(summary)").first
+        assert not hidden.is_visible(), hidden.text_content()
+        answer.locator("> summary").focus()
+        page.keyboard.press("Enter")
+        assert hidden.is_visible(), answer.text_content()
+        page.keyboard.press("Enter")
+        assert not hidden.is_visible(), answer.text_content()
+    context.close()
+
+
 class Anchors(HTMLParser):
     """Collects a page's ids and its links."""
 
