@@ -82,7 +82,7 @@ def grade_rotation(mine: Callable[[Tensor, Tensor, float], Tensor]) -> Grade:
     """
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(2, 3, 5, 8, generator=generator)  # (B, H, T, D)
-    pair = torch.tensor([[[[1.0, 0.0]]]])  # (1, 1, 1, 2)
+    pair, pairs = torch.tensor([[[[1.0, 0.0]]]]), torch.tensor([[[[1.0, 0.0, 0.0, 1.0]]]])
 
     def right(x: Tensor, positions: Tensor, base: float) -> Tensor:
         return apply_rope(x, *rope_angles(positions, x.shape[-1], base=base))
@@ -100,6 +100,9 @@ def grade_rotation(mine: Callable[[Tensor, Tensor, float], Tensor]) -> Grade:
 
     def read_and_written_differently(x: Tensor, positions: Tensor, base: float) -> Tensor:
         return torch.stack(right(x, positions, base).chunk(2, dim=-1), dim=-1).flatten(-2)
+
+    def written_as_halves(x: Tensor, positions: Tensor, base: float) -> Tensor:
+        return right(torch.cat([x[..., 0::2], x[..., 1::2]], dim=-1), positions, base)
 
     def with_exponents(step: float) -> Callable[..., Tensor]:
         def turn(x: Tensor, positions: Tensor, base: float) -> Tensor:
@@ -136,7 +139,7 @@ def grade_rotation(mine: Callable[[Tensor, Tensor, float], Tensor]) -> Grade:
         right,
         {
             "one pair (1, 0) at 1": (pair, torch.tensor([1]), 10000.0),
-            "(1, 0, 0, 1) at 3": (torch.cat([pair, pair.flip(-1)], -1), torch.tensor([3]), 100.0),
+            "(1, 0, 0, 1) at 3": (pairs, torch.tensor([3]), 100.0),
             "positions 0 to 4": (x, torch.arange(5), 10000.0),
             "one token, at 9": (x[:, :, :1], torch.tensor([9]), 10000.0),
             "20, 3, 11, base 500": (x[:, :, :3], torch.tensor([20, 3, 11]), 500.0),
@@ -163,7 +166,11 @@ def grade_rotation(mine: Callable[[Tensor, Tensor, float], Tensor]) -> Grade:
             " sin.": all_plus,
             "the second line uses the a that the first line has turned already. Both need the"
             " old a.": in_place,
-            "nothing is turned; x comes back as it was.": lambda x, positions, base: x,
+            "read as neighbours and written as halves. Cut x with chunk, as you join it with"
+            " cat.": written_as_halves,
+            "positions counted from 1. They come in as numbers, the first token of a text at 0:"
+            " use them as they are.": lambda x, at, base: right(x, at + 1, base),
+            "nothing is turned; x comes back as it was.": lambda x, at, base: x,
         },
     )  # fmt: skip
 
@@ -311,8 +318,17 @@ def grade_half_step(mine: Callable[[int, int, int], int | None]) -> Grade:
         saved = n_heads - 2 * n_kv_heads
         return 2 * d_model * n_kv_heads // saved if saved > 0 else None
 
-    def by_cache_alone(d_model: int, n_heads: int, n_kv_heads: int) -> int | None:
-        return 0 if 2 * n_kv_heads <= n_heads else None
+    def exact(d_model: int, n_heads: int, n_kv_heads: int) -> float | None:
+        saved = n_heads - 2 * n_kv_heads
+        return 2 * d_model * n_kv_heads / saved if saved > 0 else None
+
+    def by_cache_alone(least: int) -> Callable[..., int | None]:
+        return lambda _, n_heads, n_kv_heads: least if 2 * n_kv_heads <= n_heads else None
+
+    only_cache = (
+        "the cache alone. A step reads the weights as well, and sharing makes only two of the"
+        " four matrices smaller."
+    )
 
     def same_weights(d_model: int, n_heads: int, n_kv_heads: int) -> int | None:
         return tokens(-2 * d_model * n_heads, n_heads - 2 * n_kv_heads)
@@ -337,8 +353,10 @@ def grade_half_step(mine: Callable[[int, int, int], int | None]) -> Grade:
         look_alikes={
             "rounded down. With that many tokens a step still reads a little more than"
             " half.": rounded_down,
-            "the cache alone. A step reads the weights as well, and sharing makes only two of"
-            " the four matrices smaller.": by_cache_alone,
+            only_cache: by_cache_alone(0),
+            only_cache + " ": by_cache_alone(1),
+            "no whole number. Round up: with fewer tokens a step still reads more than"
+            " half.": exact,
             "the same weights in both layers. The projections of K and V are narrower with"
             " fewer KV heads.": same_weights,
             "keys without values. The cache has two tensors, as it has two projections"
@@ -383,10 +401,16 @@ def grade_head_order(mine: Callable[[MultiHeadAttention, list[int]], nn.Module])
         reads = key.startswith("o_proj")  # o_proj reads heads by its columns
         heads = weight.unflatten(1 if reads else 0, (6, 4))
         moved = (heads[:, order] if reads else heads[order]).reshape(weight.shape)
-        hint = f"the {'columns' if reads else 'rows'} of a head's {4} numbers move together."
+        axis, lines = ("1", "columns") if reads else ("0", "rows")
+        hint = f"a head is 4 {lines} side by side: unflatten({axis}, (n_heads, head_dim))."
+        back = [order.index(h) for h in range(6)]
         if torch.equal(after[key], weight):
-            hint = "nothing moved here. " + hint
-        found = f"{'columns' if reads else 'rows'} in the order of the heads"
+            hint = f"nothing moved here, and the {lines} of a head have to move with it."
+        elif torch.equal(
+            after[key], (heads[:, back] if reads else heads[back]).view_as(weight)
+        ):
+            hint = "moved the other way: head i of the new layer is head order[i] of the old."
+        found = f"{lines} in the order of the heads"
         reports.append(report(key, torch.equal(after[key], moved), found, hint))
     untouched = all(torch.equal(layer.state_dict()[key], before[key]) for key in before)
     hint = "make a new layer, or a copy, and write into that one."
