@@ -432,13 +432,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--configurations", nargs="+", default=CONFIGURATIONS, choices=CONFIGURATIONS)
     add("--device", default="cpu", help="such as cpu or cuda")
     add("--threads", type=int, default=1, help="of the CPU")
+    add("--folder", type=Path, help="of Python files to read; Python's own library if left out")
     for name, value in asdict(Settings()).items():
         add(f"--{name.replace('_', '-')}", type=type(value), default=value, help=f"{value}")
     given = vars(parser.parse_args(arguments))
     torch.set_num_threads(check_size("threads", given["threads"]))
     settings = Settings(**{name: given[name] for name in asdict(Settings())})
     found = experiment(
-        given["json"], given["seeds"], settings, load_text(),
+        given["json"], given["seeds"], settings, load_text(given["folder"]),
         names=given["configurations"], device=given["device"],
         say=lambda line: print(line, flush=True),
     )  # fmt: skip

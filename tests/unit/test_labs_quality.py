@@ -38,8 +38,19 @@ def text(monkeypatch):
     data = torch.randint(256, (600,), dtype=torch.uint8)
     short = Text(data[:400], data[400:], {"sha256": "0" * 64, "bytes": 600, "files": 2,
                                           "held_out_files": 1, "python": "3"})  # fmt: skip
-    monkeypatch.setattr(quality, "load_text", lambda: short)
+    monkeypatch.setattr(quality, "load_text", lambda folder: short)
     return short
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+def test_a_gpu_trains_the_same_model(text, name):
+    """Catches batches or windows that stay on the CPU, and a measurement that cannot wait."""
+    here, there = (quality.run_one(name, 0, TINY, text, device) for device in ("cpu", "cuda"))
+    for (_, mine), (_, other) in zip(here.losses, there.losses, strict=True):
+        assert other == pytest.approx(mine, abs=1e-3)
+    assert there.cpu_seconds > 0 and there.peak_bytes > 0
 
 
 @pytest.fixture
