@@ -1,0 +1,799 @@
+"""Train small models with multi-head attention, convert them, and train them on.
+
+``python -m attnlib.labs.conversion --json FILE`` writes FILE after each seed and, started
+again, goes on where it stopped. There are two questions. After key/value heads have been
+pooled, what is left, and how fast does it heal? And how much of keys and values must a latent
+keep?
+
+Two models are trained from each seed. "rotary" has RoPE, as most models have today; its heads
+are pooled. "added" has positions added to its input, as in Vaswani et al. 2017, arXiv
+1706.03762, section 3.5: its keys are not turned, so they can come from a latent, too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from attnlib.bench import provenance
+from attnlib.checks import check_heads, check_kv_heads, check_size
+from attnlib.conversions import mha_to_gqa, mha_to_mla
+from attnlib.gqa import GroupedQueryAttention
+from attnlib.labs import results
+from attnlib.labs.model import TinyLM, device_of
+from attnlib.labs.text import Text, load_text, windows
+from attnlib.labs.train import held_out_loss, train
+from attnlib.mha import MultiHeadAttention
+from attnlib.mla import MultiHeadLatentAttention
+from attnlib.rope import Rope, rope_angles
+
+POSITIONS = ("rotary", "added")
+AMPLITUDE = 0.5  # of added positions; embeddings begin at a standard deviation of 0.1
+JUDGING_WINDOWS = 64  # of held-out text, on whose hidden states errors are measured
+GUIDES = ("weights", "text")  # what the directions of a latent are chosen by
+
+
+class PositionedLM(TinyLM):
+    """A :class:`TinyLM` whose positions are added to its input, so that attention needs none.
+
+    Source: Vaswani et al. 2017, arXiv 1706.03762, section 3.5; halves instead of turns.
+
+    Args:
+        make_attention (Callable[[], nn.Module]): as for :class:`TinyLM`, without rope.
+        tokens (int): the longest sequence.
+        sizes: ``d_model``, ``n_layers`` and ``d_ff`` of :class:`TinyLM`.
+    """
+
+    def __init__(self, make_attention, *, tokens, **sizes):
+        super().__init__(make_attention, **sizes)
+        cos, sin = rope_angles(torch.arange(tokens), self.embed.embedding_dim)
+        self.register_buffer("waves", AMPLITUDE * torch.cat([sin, cos], dim=-1))
+
+    def forward(self, tokens, caches=None):
+        """Predict the byte behind each byte: see :meth:`TinyLM.forward`.
+
+        Args:
+            tokens (Tensor): int64, 0 to 255, shape ``(B, T)``.
+            caches (list | None): one for each layer, of :meth:`TinyLM.new_caches`.
+
+        Returns:
+            Logits, shape ``(B, T, 256)``.
+
+        Raises:
+            ValueError: if a token stands behind the last position that there is.
+        """
+        start = 0 if caches is None else caches[0].length
+        end = start + tokens.shape[1]
+        if end > len(self.waves):
+            raise ValueError(f"tokens must end by position {len(self.waves)}, got {end}")
+        x = self.embed(tokens) + self.waves[start:end]  # (B, T, d_model)
+        for i, block in enumerate(self.blocks):
+            x = block(x, None if caches is None else caches[i])  # (B, T, d_model)
+        return self.unembed(self.norm(x))  # (B, T, 256)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that decides a run, but for seed and device.
+
+    Args:
+        d_model: width of the residual stream.
+        n_layers: number of layers.
+        n_heads: heads, H, of width d_model / H.
+        d_ff: width inside the feed-forward parts.
+        rotary_steps: of training with rotary positions.
+        added_steps: of training with added positions, from which a model learns more slowly.
+        batch_size: windows a step, B.
+        tokens: bytes of each window, T.
+        lr: the highest learning rate.
+        lr_on: the highest rate of training on, converted or not.
+        percents: of a model's steps to train on for.
+        kv_heads: key/value heads to pool to.
+        ranks: widths of latents to compress to.
+        ranks_on: those of them that are trained on.
+        calibration_windows: windows of training text whose hidden states guide a latent.
+        held_out_windows: windows that losses are measured on.
+
+    Raises:
+        ValueError: if a size is below 1, heads do not divide, or a rank to train on is not
+            among the ranks.
+    """
+
+    d_model: int = 64
+    n_layers: int = 4
+    n_heads: int = 8
+    d_ff: int = 256
+    rotary_steps: int = 1200
+    added_steps: int = 1800
+    batch_size: int = 8
+    tokens: int = 64
+    lr: float = 6e-3
+    lr_on: float = 3e-3
+    percents: tuple[int, ...] = (2, 5, 10)
+    kv_heads: tuple[int, ...] = (4, 2, 1)
+    ranks: tuple[int, ...] = (6, 14, 22, 30, 38, 46, 54, 62, 64)
+    ranks_on: tuple[int, ...] = (14, 30, 62)
+    calibration_windows: int = 128
+    held_out_windows: int = 384
+
+    def __post_init__(self):
+        for name, value in asdict(self).items():
+            for size in value if isinstance(value, tuple) else [value]:
+                if not isinstance(size, float):
+                    check_size(name, size)
+        check_heads(self.d_model, self.n_heads, None, rope=True)
+        for n_kv_heads in self.kv_heads:
+            check_kv_heads(self.n_heads, n_kv_heads)
+        if not set(self.ranks_on) <= set(self.ranks):
+            raise ValueError(f"ranks_on must be among ranks, {self.ranks}, got {self.ranks_on}")
+
+    def steps(self, positions: str) -> int:
+        """Return the steps of training of one of :data:`POSITIONS`."""
+        return {"rotary": self.rotary_steps, "added": self.added_steps}[positions]
+
+
+class Pooled(NamedTuple):
+    """A model whose key/value heads were pooled.
+
+    Attributes:
+        positions: of the model, one of :data:`POSITIONS`.
+        n_kv_heads: key/value heads left.
+        how: of :func:`attnlib.conversions.mha_to_gqa`; or "fresh": nothing was converted, the
+            model is new and has only the steps of training on, at a new model's rate.
+        losses: ``(steps trained on, held-out loss in nats a byte)``; 0 steps = as converted.
+    """
+
+    positions: str
+    n_kv_heads: int
+    how: str
+    losses: list[tuple[int, float]]
+
+
+class Compressed(NamedTuple):
+    """A model with added positions whose keys and values come from a latent.
+
+    Errors are the norm of the difference over the norm of what the trained model has, means
+    over the layers, each of which gets what the trained model feeds it on held-out text.
+
+    Attributes:
+        rank: width of the latent.
+        guide: what its directions were chosen by, one of :data:`GUIDES`.
+        weight_error: of the projections of keys and values, stacked.
+        key_error: of the keys.
+        value_error: of the values.
+        output_error: of what attention puts out.
+        losses: ``(steps trained on, held-out loss in nats a byte)``; 0 steps = as converted.
+    """
+
+    rank: int
+    guide: str
+    weight_error: float
+    key_error: float
+    value_error: float
+    output_error: float
+    losses: list[tuple[int, float]]
+
+
+class Run(NamedTuple):
+    """Everything that came of one seed.
+
+    Attributes:
+        seed: of weights, batches and random heads.
+        cpu_seconds: of this process, for the whole run.
+        trained: positions to ``(step, held-out loss)`` of training the multi-head model.
+        continued: positions to ``(steps trained on, loss)`` of the model unconverted.
+        rope_removed: ``(steps trained on, loss)`` of the rotary model, when its queries and
+            keys are no longer turned.
+        pooled: one for each way.
+        compressed: one for each rank and guide.
+    """
+
+    seed: int
+    cpu_seconds: float
+    trained: dict[str, list[tuple[int, float]]]
+    continued: dict[str, list[tuple[int, float]]]
+    rope_removed: list[tuple[int, float]]
+    pooled: list[Pooled]
+    compressed: list[Compressed]
+
+
+def build(positions: str, settings: Settings, seed: int) -> TinyLM:
+    """Build a multi-head model with new random weights.
+
+    Args:
+        positions: one of :data:`POSITIONS`.
+        settings: the sizes.
+        seed: of the weights.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: if ``positions`` is unknown.
+    """
+    if positions not in POSITIONS:
+        raise ValueError(f"positions must be one of {', '.join(POSITIONS)}, got {positions!r}")
+    s = settings
+    torch.manual_seed(seed)
+    sizes = {"d_model": s.d_model, "n_layers": s.n_layers, "d_ff": s.d_ff}
+    if positions == "rotary":
+        return TinyLM(lambda: MultiHeadAttention(s.d_model, s.n_heads, rope=Rope()), **sizes)
+    make = lambda: MultiHeadAttention(s.d_model, s.n_heads)  # noqa: E731
+    return PositionedLM(make, tokens=s.tokens, **sizes)
+
+
+def converted(model: TinyLM, convert: Callable[..., nn.Module], *each: Iterable) -> TinyLM:
+    """Convert the attention of every layer of a copy of a model.
+
+    Args:
+        model: which stays as it is.
+        convert: makes a layer of attention from one.
+        each: further arguments of ``convert``, each with one for every layer.
+
+    Returns:
+        The copy.
+    """
+    other = copy.deepcopy(model)
+    layers = [block.attention for block in other.blocks]
+    for block, *arguments in zip(other.blocks, layers, *each, strict=True):
+        block.attention = convert(*arguments)
+    return other
+
+
+@torch.no_grad()
+def attention_inputs(model: TinyLM, tokens: Tensor) -> list[Tensor]:
+    """Collect what a model feeds its attention.
+
+    Args:
+        model: to be listened to.
+        tokens: int64, shape ``(B, T)``, wherever they are.
+
+    Returns:
+        Hidden states for each layer, shape ``(B, T, d_model)``.
+    """
+    heard: list[Tensor] = []
+    hooks = [
+        block.attention_norm.register_forward_hook(lambda _, __, out: heard.append(out))
+        for block in model.blocks
+    ]
+    model(tokens.to(device_of(model)))
+    for hook in hooks:
+        hook.remove()
+    return heard
+
+
+@torch.no_grad()
+def keys_and_values(layer: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Compute the keys and values of hidden states, before any rotation.
+
+    Args:
+        layer: of any variant, of MLA those without position.
+        x: hidden states, shape ``(..., d_model)``.
+
+    Returns:
+        Keys and values, each ``(..., heads, width)``; of MLA, those of all its heads.
+    """
+    if not isinstance(layer, MultiHeadLatentAttention):
+        k, v = layer.k_proj(x), layer.v_proj(x)  # (..., H_kv * D) each
+        return k.unflatten(-1, (-1, layer.head_dim)), v.unflatten(-1, (-1, layer.head_dim))
+    latent = layer.kv_a_proj_with_mqa(x)[..., : layer.kv_lora_rank]  # (..., d_c)
+    kv = layer.kv_b_proj(layer.kv_a_layernorm(latent)).unflatten(-1, (layer.n_heads, -1))
+    k, v = kv.split([layer.qk_nope_head_dim, layer.v_head_dim], dim=-1)
+    return k, v  # (..., H, nope), (..., H, v)
+
+
+def relative(actual: Tensor, expected: Tensor) -> float:
+    """Size of a difference against the size of what was expected.
+
+    Args:
+        actual: any shape.
+        expected: the same shape.
+
+    Returns:
+        A ratio of norms: 0 = equal, 1 = as far off as zeros.
+    """
+    return ((actual - expected).norm() / expected.norm()).item()
+
+
+@torch.no_grad()
+def layer_errors(before: nn.Module, after: nn.Module, x: Tensor) -> dict[str, float]:
+    """Compare a layer with what it was converted to.
+
+    Args:
+        before: a :class:`MultiHeadAttention`.
+        after: a :class:`MultiHeadLatentAttention`.
+        x: hidden states, shape ``(B, T, d_model)``.
+
+    Returns:
+        "weight_error", "key_error", "value_error" and "output_error": see :class:`Compressed`.
+    """
+    eye = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
+    weights, wanted = (torch.cat(keys_and_values(layer, eye)) for layer in (after, before))
+    (k, v), (want_k, want_v) = keys_and_values(after, x), keys_and_values(before, x)
+    return {
+        "weight_error": relative(weights, wanted),
+        "key_error": relative(k, want_k),
+        "value_error": relative(v, want_v),
+        "output_error": relative(after(x), before(x)),
+    }
+
+
+class Laboratory:
+    """One seed's models, text and settings, so that every trial needs only what it tries.
+
+    Args:
+        settings: of the run.
+        text: what to read.
+        seed: of weights, batches and random heads.
+        device: where.
+    """
+
+    def __init__(
+        self, settings: Settings, text: Text, seed: int, device: torch.device | str = "cpu"
+    ):
+        self.settings, self.text, self.seed, self.device = settings, text, seed, device
+
+    def train_new(self, positions: str) -> tuple[TinyLM, list[tuple[int, float]]]:
+        """Train a new multi-head model.
+
+        Args:
+            positions: one of :data:`POSITIONS`.
+
+        Returns:
+            The model, and ``(step, held-out loss)`` at each quarter.
+        """
+        s, steps = self.settings, self.settings.steps(positions)
+        model = build(positions, s, self.seed).to(self.device)
+        looks = range(steps // 4, steps, steps // 4)
+        return model, self.train(model, steps, self.seed, s.lr, checkpoints=looks)
+
+    def train(self, model, steps, seed, lr, **options) -> list[tuple[int, float]]:
+        """Train a model with this laboratory's sizes: see :func:`attnlib.labs.train.train`."""
+        s = self.settings
+        return train(
+            model, self.text, steps, seed=seed, lr=lr, batch_size=s.batch_size,
+            tokens=s.tokens, held_out_windows=s.held_out_windows, **options,
+        )  # fmt: skip
+
+    def loss(self, model: nn.Module) -> float:
+        """Return the held-out loss of a model, in nats a byte."""
+        s = self.settings
+        return held_out_loss(model, self.text, tokens=s.tokens, count=s.held_out_windows)
+
+    def train_on(
+        self, model: TinyLM, positions: str, lr: float | None = None
+    ) -> list[tuple[int, float]]:
+        """Train copies of a model on for each of the percents: each a run of its own.
+
+        All of them read the same new batches, the shorter runs the first of them.
+
+        Args:
+            model: which stays as it is.
+            positions: whose steps the percents are of.
+            lr: the highest rate; ``None`` means the settings' ``lr_on``.
+
+        Returns:
+            ``(steps, held-out loss)``, first of all for 0 steps.
+        """
+        losses = [(0, self.loss(model))]
+        for percent in self.settings.percents:
+            steps = max(1, self.settings.steps(positions) * percent // 100)
+            other = copy.deepcopy(model)
+            losses += self.train(other, steps, self.seed + 1000, lr or self.settings.lr_on)
+        return losses
+
+    def pool(self, model: TinyLM, positions: str, n_kv_heads: int, how: str) -> Pooled:
+        """Pool the key/value heads of a model, and train it on.
+
+        Args:
+            model: which stays as it is.
+            positions: of the model.
+            n_kv_heads: to be left.
+            how: of :func:`attnlib.conversions.mha_to_gqa`.
+
+        Returns:
+            What came of it.
+        """
+        draw = torch.Generator().manual_seed(self.seed)
+        pooled = converted(
+            model, lambda layer: mha_to_gqa(layer, n_kv_heads, how, generator=draw)
+        )
+        return Pooled(positions, n_kv_heads, how, self.train_on(pooled, positions))
+
+    def fresh(self, n_kv_heads: int) -> Pooled:
+        """Train new models with few key/value heads for no longer than the others train on.
+
+        Args:
+            n_kv_heads: of the models, which have rotary positions.
+
+        Returns:
+            What came of it.
+        """
+        s, rope = self.settings, Rope()
+        model = converted(
+            build("rotary", s, self.seed),
+            lambda _: GroupedQueryAttention(s.d_model, s.n_heads, n_kv_heads, rope=rope),
+        ).to(self.device)
+        losses = self.train_on(model, "rotary", s.lr)
+        return Pooled("rotary", n_kv_heads, "fresh", losses)
+
+    def hidden_states(self, model: TinyLM) -> tuple[list[Tensor], list[Tensor]]:
+        """Collect what a model feeds its attention on training text and on held-out text.
+
+        Args:
+            model: to be listened to.
+
+        Returns:
+            Hidden states for each layer, ``(B, T, d_model)``: those that guide latents, and
+            those on which errors are measured.
+        """
+        s = self.settings
+        guiding = windows(self.text.train, s.calibration_windows, s.tokens)[:, :-1]
+        judging = windows(self.text.held_out, JUDGING_WINDOWS, s.tokens)[:, :-1]
+        return attention_inputs(model, guiding), attention_inputs(model, judging)
+
+    def compress(
+        self, model: TinyLM, rank: int, guide: str, calibration: Sequence[Tensor],
+        held_out: Sequence[Tensor],
+    ) -> Compressed:  # fmt: skip
+        """Give a model with added positions latents, and train it on where settings say so.
+
+        Args:
+            model: which stays as it is.
+            rank: width of the latents.
+            guide: one of :data:`GUIDES`.
+            calibration: hidden states for each layer, which guide where "text" does.
+            held_out: hidden states for each layer, on which errors are measured.
+
+        Returns:
+            What came of it.
+        """
+        hidden = calibration if guide == "text" else [None] * len(model.blocks)
+        other = converted(model, lambda layer, x: mha_to_mla(layer, rank, hidden=x), hidden)
+        pairs = zip(model.blocks, other.blocks, held_out, strict=True)
+        errors = [layer_errors(a.attention, b.attention, x) for a, b, x in pairs]
+        means = {name: sum(e[name] for e in errors) / len(errors) for name in errors[0]}
+        if guide == "text" and rank in self.settings.ranks_on:
+            losses = self.train_on(other, "added")
+        else:
+            losses = [(0, self.loss(other))]
+        return Compressed(rank, guide, **means, losses=losses)
+
+
+def run_one(
+    seed: int,
+    settings: Settings,
+    text: Text,
+    device: torch.device | str = "cpu",
+    say: Callable[[str], object] = print,
+) -> Run:
+    """Train the two models of a seed, convert them in all ways, and train on.
+
+    Args:
+        seed: of weights, batches and random heads.
+        settings: everything else.
+        text: what to read.
+        device: where.
+        say: takes a line now and then.
+
+    Returns:
+        The run.
+    """
+    start, lab = time.process_time(), Laboratory(settings, text, seed, device)
+    trained, continued, pooled, compressed, models = {}, {}, [], [], {}
+    for positions in POSITIONS:
+        model, trained[positions] = lab.train_new(positions)
+        models[positions], continued[positions] = model, lab.train_on(model, positions)
+        say(f"seed {seed}, {positions}: {in_words(continued[positions])}")
+        ways = ("mean", "first", "random") if positions == "rotary" else ("mean", "first")
+        for n_kv_heads in settings.kv_heads:
+            some = [lab.pool(model, positions, n_kv_heads, how) for how in ways]
+            some += [lab.fresh(n_kv_heads)] if positions == "rotary" else []
+            for one in some:
+                say(f"  {n_kv_heads} KV heads, {one.how:6}: {in_words(one.losses)}")
+            pooled += some
+    calibration, held_out = lab.hidden_states(models["added"])
+    for rank in settings.ranks:
+        for guide in GUIDES:
+            one = lab.compress(models["added"], rank, guide, calibration, held_out)
+            say(f"  rank {rank} by {guide:7}: {in_words(one.losses)}")
+            compressed.append(one)
+    for block in models["rotary"].blocks:
+        block.attention.rope = None
+    removed = lab.train_on(models["rotary"], "rotary")
+    say(f"  no rotation any more: {in_words(removed)}")
+    seconds = time.process_time() - start
+    return Run(seed, seconds, trained, continued, removed, pooled, compressed)
+
+
+def in_words(losses: Sequence[tuple[int, float]]) -> str:
+    """Say losses in a line.
+
+    Args:
+        losses: ``(steps, loss)``.
+
+    Returns:
+        The losses, to three decimals.
+    """
+    return ", ".join(f"{loss:.3f}" for _, loss in losses)
+
+
+class Conversion(NamedTuple):
+    """What the laboratory found.
+
+    Attributes:
+        provenance: where, with what and when: names to values.
+        text: fingerprint of the text: see :class:`attnlib.labs.text.Text`.
+        settings: of all runs.
+        runs: one for each seed, in the order in which they were made.
+    """
+
+    provenance: Mapping[str, object]
+    text: Mapping[str, object]
+    settings: Settings
+    runs: list[Run]
+
+    def pooled(self, positions: str, n_kv_heads: int, how: str) -> list[list[float]]:
+        """Return the losses of models with pooled heads.
+
+        Args:
+            positions: one of :data:`POSITIONS`.
+            n_kv_heads: key/value heads left.
+            how: "mean", "first" or "random".
+
+        Returns:
+            Nats a byte: for 0 steps of training on and for each of the percents, a list with
+            one loss a seed.
+
+        Raises:
+            ValueError: if there are no such models.
+        """
+        key = (positions, n_kv_heads, how)
+        return by_percent([p.losses for run in self.runs for p in run.pooled if p[:3] == key])
+
+    def continued(self, positions: str) -> list[list[float]]:
+        """Return the losses of unconverted models, in the form of :meth:`pooled`.
+
+        Args:
+            positions: one of :data:`POSITIONS`.
+
+        Returns:
+            Nats a byte: for 0 steps and for each of the percents, a list with one loss a seed.
+        """
+        return by_percent([run.continued[positions] for run in self.runs])
+
+    def compressed(self, rank: int, guide: str) -> list[Compressed]:
+        """Return models with latents, one for each seed.
+
+        Args:
+            rank: width of the latents.
+            guide: one of :data:`GUIDES`.
+
+        Returns:
+            What came of them.
+
+        Raises:
+            ValueError: if there are none.
+        """
+        some = [c for run in self.runs for c in run.compressed if c[:2] == (rank, guide)]
+        if not some:
+            raise ValueError(
+                f"rank and guide must be in {self.settings.ranks} and {GUIDES},"
+                f" got {rank!r} and {guide!r}"
+            )
+        return some
+
+    def latent(self, rank: int) -> list[list[float]]:
+        """Return losses of models with latents guided by text, in the form of :meth:`pooled`.
+
+        Args:
+            rank: width of the latents, one of the settings' ``ranks_on``.
+
+        Returns:
+            Nats a byte: for 0 steps and for each of the percents, a list with one loss a seed.
+        """
+        return by_percent([c.losses for c in self.compressed(rank, "text")])
+
+    def describe(self) -> str:
+        """Say in words where the numbers come from.
+
+        Returns:
+            A line for each fact.
+        """
+        facts, text, s = self.provenance, self.text, self.settings
+        day = datetime.fromisoformat(str(facts["date"]).replace("Z", "+00:00"))
+        where = facts.get("gpu") or f"{facts['processor']}, threads: {facts['threads']}"
+        lines = {
+            "processor": where,
+            "versions": f"torch {facts['torch']}, Python {facts['python']}",
+            "day": f"{day.day} {day:%B %Y}",
+            "text": f"{text['files']} files, {text['bytes']:,} bytes, {text['held_out_files']}"
+            " of the files held out",
+            "its sha256": f"{str(text['sha256'])[:16]}...",
+            "models": f"{s.n_layers} layers of width {s.d_model}, {s.n_heads} heads",
+            "batches": f"{s.batch_size} x {s.tokens} bytes",
+            "rotary positions": f"{s.rotary_steps:,} steps",
+            "added positions": f"{s.added_steps:,} steps",
+            "learning rate": f"up to {s.lr}, and up to {s.lr_on} when trained on",
+            "seeds": ", ".join(str(run.seed) for run in self.runs),
+        }
+        return "\n".join(f"{name:18} {value}" for name, value in lines.items())
+
+    def report(self) -> dict[str, object]:
+        """Return everything as JSON has it; :func:`parse` reads it again."""
+        runs = [
+            run._asdict()
+            | {
+                "pooled": [some._asdict() for some in run.pooled],
+                "compressed": [some._asdict() for some in run.compressed],
+            }
+            for run in self.runs
+        ]
+        return {
+            "provenance": dict(self.provenance),
+            "text": dict(self.text),
+            "settings": asdict(self.settings),
+            "runs": runs,
+        }
+
+
+def by_percent(losses: Sequence[Sequence[tuple[int, float]]]) -> list[list[float]]:
+    """Turn the losses of each seed into those of each step.
+
+    Args:
+        losses: for each seed, ``(steps, loss)`` of equal steps.
+
+    Returns:
+        For each of the steps, the losses of all seeds.
+
+    Raises:
+        ValueError: if there are none.
+    """
+    if not losses:
+        raise ValueError("losses must be of at least one seed, got none: was this tried?")
+    return [[loss for _, loss in same] for same in zip(*losses, strict=True)]
+
+
+def parse(report: Mapping) -> Conversion:
+    """Read what the script wrote.
+
+    Args:
+        report: parsed JSON.
+
+    Returns:
+        The findings.
+    """
+
+    def pairs(losses: Iterable) -> list[tuple[int, float]]:
+        return [(step, loss) for step, loss in losses]
+
+    def rows(kind: type, some: Iterable[Mapping]) -> list:
+        return [kind(**{**row, "losses": pairs(row["losses"])}) for row in some]
+
+    runs = [
+        Run(
+            **{
+                **run,
+                "trained": {name: pairs(losses) for name, losses in run["trained"].items()},
+                "continued": {name: pairs(losses) for name, losses in run["continued"].items()},
+                "rope_removed": pairs(run["rope_removed"]),
+                "pooled": rows(Pooled, run["pooled"]),
+                "compressed": rows(Compressed, run["compressed"]),
+            }
+        )
+        for run in report["runs"]
+    ]
+    settings = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in report["settings"].items()
+    }
+    return Conversion(report["provenance"], report["text"], Settings(**settings), runs)
+
+
+def load(name: str = "conversion-cpu") -> Conversion:
+    """Load findings that are stored with the package.
+
+    Args:
+        name: one of :func:`attnlib.labs.results.names` that this laboratory wrote.
+
+    Returns:
+        The findings.
+
+    Raises:
+        ValueError: if there are none of this name.
+    """
+    return parse(results.load(name))
+
+
+def experiment(
+    path: Path,
+    seeds: Iterable[int],
+    settings: Settings,
+    text: Text,
+    *,
+    device: torch.device | str = "cpu",
+    say: Callable[[str], object] = print,
+) -> Conversion:
+    """Run the seeds that are still missing in a file, and write the file after each.
+
+    Args:
+        path: of a JSON file, which need not exist.
+        seeds: of the runs.
+        settings: of all of them.
+        text: what to read.
+        device: where to train.
+        say: takes a line now and then.
+
+    Returns:
+        Everything that is in the file then.
+
+    Raises:
+        ValueError: if the file has runs of other settings or another text.
+    """
+    found = Conversion(provenance(device, torch.float32), text.fingerprint, settings, [])
+    if path.exists():
+        earlier = parse(json.loads(path.read_text(encoding="utf-8")))
+        for what in ("settings", "text"):
+            if getattr(earlier, what) != getattr(found, what):
+                raise ValueError(
+                    f"{what} must be those of the runs in {path.name},"
+                    f" {getattr(earlier, what)}, got {getattr(found, what)}"
+                )
+        found = earlier
+    done = {run.seed for run in found.runs}
+    for seed in seeds:
+        if seed in done:
+            continue
+        found.runs.append(run_one(seed, settings, text, device, say))
+        unfinished = path.with_suffix(".part")
+        unfinished.write_text(json.dumps(found.report(), indent=1) + "\n", encoding="utf-8")
+        os.replace(unfinished, path)  # a run that is stopped leaves a whole file
+        say(f"seed {seed} took {found.runs[-1].cpu_seconds:.0f} s of the processor")
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the laboratory from the command line.
+
+    Args:
+        arguments: of the command line; ``None`` takes the program's own.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m attnlib.labs.conversion", description=__doc__.splitlines()[0]
+    )
+    add = parser.add_argument
+    add("--json", type=Path, metavar="FILE", required=True, help="where to write, and go on")
+    add("--seeds", type=int, nargs="+", default=list(range(5)))
+    add("--device", default="cpu", help="such as cpu or cuda")
+    add("--threads", type=int, default=1, help="of the CPU")
+    for name, value in asdict(Settings()).items():
+        many = (
+            {"nargs": "+", "type": int} if isinstance(value, tuple) else {"type": type(value)}
+        )
+        add(f"--{name.replace('_', '-')}", default=value, help=f"{value}", **many)
+    given = vars(parser.parse_args(arguments))
+    torch.set_num_threads(check_size("threads", given["threads"]))
+    chosen = {name: given[name] for name in asdict(Settings())}
+    settings = Settings(
+        **{name: tuple(v) if isinstance(v, list) else v for name, v in chosen.items()}
+    )
+    found = experiment(
+        given["json"], given["seeds"], settings, load_text(), device=given["device"],
+        say=lambda line: print(line, flush=True),
+    )  # fmt: skip
+    print(found.describe())
+
+
+if __name__ == "__main__":
+    main()
