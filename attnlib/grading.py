@@ -204,7 +204,7 @@ def grade_function(
         if same(answers[case], want):
             reports.append(Report(case, HOLDS, in_short(want)))
         else:
-            found = f"expected {in_short(want)}, got {in_short(answers[case])}"
+            found = compared(want, answers[case])
             reports.append(Report(case, FAILS, found))
     remark = ""
     if any(report.verdict == FAILS for report in reports):
@@ -270,6 +270,18 @@ def same(answer: object, want: object) -> bool:
     if not isinstance(answer, (int, float)):
         return False
     return abs(answer - want) <= TOLERANCE * max(abs(want), TOLERANCE)
+
+
+def compared(want: object, answer: object) -> str:
+    """What was expected and what came, so that the two can be told apart."""
+    if isinstance(want, Tensor) and isinstance(answer, Tensor) and want.shape == answer.shape:
+        if want.numel() > 4:
+            off = (want.double() - answer.double()).abs().max()
+            return f"the shape is right; numbers differ, by up to {off:.2g}"
+    texts = in_short(want), in_short(answer)
+    if texts[0] == texts[1]:
+        texts = str(want), str(answer)
+    return f"expected {texts[0]}, got {texts[1]}"
 
 
 def in_short(value: object) -> str:
