@@ -17,10 +17,17 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from attnlib.grading import Grade, grade_attention, grade_function, name_of, stopped
+from attnlib.grading import (
+    Grade,
+    grade_attention,
+    grade_function,
+    grade_layer,
+    name_of,
+    stopped,
+)
 from attnlib.mha import MultiHeadAttention
 from attnlib.properties import FAILS, HOLDS, Report, Reports
-from attnlib.rope import apply_rope, rope_angles
+from attnlib.rope import DynamicNtkScaling, Rope, apply_rope, rope_angles
 
 
 def grade_merge(mine: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]) -> Grade:
@@ -214,6 +221,83 @@ def grade_stretch(mine: Callable[[float, int, float, int], float]) -> Grade:
     )
 
 
+def grade_late_rotation(mine: Callable[..., nn.Module]) -> Grade:
+    """Grade a multi-head layer that caches unturned keys and turns them late (chapter 5).
+
+    Args:
+        mine: the class, a :class:`MultiHeadAttention` with a ``forward`` of its own.
+
+    Returns:
+        The grade. Whether keys follow a changing base is asked once all else is right.
+    """
+    checks = (
+        "equals the reference",
+        "no future leak",
+        "reach",
+        "permutation",
+        "cached = uncached",
+        "batch = its rows",
+        "cache bytes",
+    )
+    sizes, same_base = (22, 6), {"head_dim": 4, "rope": Rope()}
+    grade = grade_layer(mine, MultiHeadAttention, *sizes, checks=checks, **same_base)
+    if not grade.solved:
+        return grade
+    return with_one_more(grade, name_of(mine), lambda: follows_the_base(mine))
+
+
+def with_one_more(grade: Grade, name: str, ask: Callable[[], Report]) -> Grade:
+    """Add a report to a grade, or say why there is none.
+
+    Args:
+        grade: so far.
+        name: of the code that is graded.
+        ask: gives the report; may raise what the code raises.
+
+    Returns:
+        The new grade.
+    """
+    try:
+        return Grade(name, Reports([*grade.reports, ask()]))
+    except Exception as error:
+        return Grade(name, Reports(), stopped(name, error))
+
+
+def follows_the_base(mine: Callable[..., nn.Module]) -> Report:
+    """Say whether a layer's cached keys follow a base that changes with the text.
+
+    Args:
+        mine: a layer's class, called as :class:`MultiHeadAttention` is.
+
+    Returns:
+        The report.
+    """
+    check, tokens = "base of the moment", 12
+    off = {}
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        layer = mine(22, 6, head_dim=4, rope=Rope(scaling=DynamicNtkScaling(1.0, 4)))
+        x = 3 * torch.randn(2, tokens, 22)
+        want = layer(x)[:, -1:]
+        for capacity in (tokens, 4 * tokens):
+            cache = layer.new_cache(2, capacity)
+            last = [layer(x[:, t : t + 1], cache) for t in range(tokens)][-1]
+            off[capacity] = (last - want).abs().max().item()
+    wrong = [capacity for capacity in off if off[capacity] > 1e-4]
+    if not wrong:
+        found = f"dynamic NTK: the last of {tokens} tokens gets what one pass gives it"
+        return Report(check, HOLDS, found)
+    found = (
+        f"dynamic NTK, {tokens} tokens one by one, a cache for {wrong[0]}: the last output is"
+        f" off by {off[wrong[0]]:.2g} from one pass"
+    )
+    hint = (
+        "keys were turned before they were stored, or with a length that is not the number of"
+        " tokens so far, such as the cache's capacity."
+    )
+    return Report(check, FAILS, found, hint)
+
+
 def grade_unrepeated(
     function: Callable[..., tuple[Tensor, Tensor] | Tensor], *, n_kv_heads: int
 ) -> Grade:
@@ -229,8 +313,8 @@ def grade_unrepeated(
     grade = grade_attention(function, n_kv_heads=n_kv_heads)
     if not grade.solved:
         return grade
-    report = repeats_nothing(function, n_kv_heads)
-    return Grade(name_of(function), Reports([*grade.reports, report]))
+    name = name_of(function)
+    return with_one_more(grade, name, lambda: repeats_nothing(function, n_kv_heads))
 
 
 def repeats_nothing(function: Callable[..., object], n_kv_heads: int) -> Report:

@@ -7,11 +7,19 @@ import pytest
 import torch
 from torch import nn
 
-from attnlib import Geometry
+from attnlib import (
+    Geometry,
+    MultiHeadAttention,
+    attention,
+    causal_mask,
+    merge_heads,
+    split_heads,
+)
 from attnlib.costs import decode_cost
 from attnlib.exercises import (
     grade_half_step,
     grade_head_order,
+    grade_late_rotation,
     grade_rotation,
     grade_stretch,
     grade_unrepeated,
@@ -116,6 +124,49 @@ def test_stretch_names_the_mistake(hint, wrong):
     grade = grade_stretch(wrong)
     assert not grade.solved
     assert hint in one_line(grade)
+
+
+def late_rotation(*, turned_before=False, by_capacity=False):
+    """A layer that turns keys late, or does not."""
+
+    class Mine(MultiHeadAttention):
+        def forward(self, x, cache=None, *, causal=True):
+            projections = (self.q_proj, self.k_proj, self.v_proj)
+            q, k, v = (split_heads(project(x), self.n_heads) for project in projections)
+            start = 0 if cache is None else cache.length
+            S = start + x.shape[1]
+            length = cache.capacity if by_capacity and cache is not None else S
+            (q,) = self.rope.rotate(q, start=start, length=length)
+            if turned_before:
+                (k,) = self.rope.rotate(k, start=start, length=length)
+            if cache is not None:
+                k, v = cache.update(k, v)
+            if not turned_before:
+                (k,) = self.rope.rotate(k, start=0, length=length)
+            mask = causal_mask(torch.arange(start, S), torch.arange(S)) if causal else None
+            return self.o_proj(merge_heads(attention(q, k, v, mask=mask)[0]))
+
+    return Mine
+
+
+def test_late_rotation_is_solved():
+    """Catches a grader that asks for more than the text."""
+    grade = grade_late_rotation(late_rotation())
+    assert grade.solved, grade
+
+
+@pytest.mark.parametrize(
+    "options", [{"turned_before": True}, {"by_capacity": True}], ids=["early", "capacity"]
+)
+def test_keys_turned_early_or_by_the_capacity_are_found(options):
+    """Catches a grader that is content with cached == uncached, which holds for these too."""
+    grade = grade_late_rotation(late_rotation(**options))
+    assert grade.reports.failed == ["base of the moment"]
+
+
+def test_the_librarys_own_layer_turns_early():
+    """Catches a grader that a layer without a forward of its own passes."""
+    assert not grade_late_rotation(MultiHeadAttention).solved
 
 
 def shared(scores_of, values_of):
@@ -291,6 +342,7 @@ def test_head_order_names_the_mistake(mine, failed, hint):
         grade_stretch,
         grade_half_step,
         grade_head_order,
+        grade_late_rotation,
         lambda mine: grade_unrepeated(mine, n_kv_heads=3),
     ],
 )
@@ -300,6 +352,19 @@ def test_head_order_names_the_mistake(mine, failed, hint):
 def test_nonsense_is_not_solved_and_stops_nothing(grade, mine):
     """Catches a grader that raises because of the code it is given."""
     assert not grade(mine).solved
+
+
+def test_code_that_stops_at_the_last_question_is_told_where():
+    """Catches a grader that raises what code raises after it has passed the first checks."""
+
+    def attend(q, k, v, mask=None):
+        if q.shape[2] == 1:
+            raise RuntimeError("one query is too few")
+        return with_product(folded)(q, k, v, mask)
+
+    grade = grade_unrepeated(attend, n_kv_heads=3)
+    assert not grade.solved
+    assert "one query is too few" in grade.text
 
 
 def test_head_order_leaves_random_numbers_alone():
