@@ -294,4 +294,6 @@ def in_short(value: object) -> str:
         return f"({', '.join(map(in_short, value))})"
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return f"{value}"[:40]
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
+    if isinstance(value, int) or abs(value) >= 1000:
+        return f"{value:,}" if isinstance(value, int) else f"{value:,.1f}"
+    return f"{value:.4g}"
