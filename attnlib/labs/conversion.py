@@ -777,6 +777,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--seeds", type=int, nargs="+", default=list(range(5)))
     add("--device", default="cpu", help="such as cpu or cuda")
     add("--threads", type=int, default=1, help="of the CPU")
+    add("--text", metavar="FOLDER", help="a standard library to read; default: Python's own")
     for name, value in asdict(Settings()).items():
         many = (
             {"nargs": "+", "type": int} if isinstance(value, tuple) else {"type": type(value)}
@@ -789,8 +790,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         **{name: tuple(v) if isinstance(v, list) else v for name, v in chosen.items()}
     )
     found = experiment(
-        given["json"], given["seeds"], settings, load_text(), device=given["device"],
-        say=lambda line: print(line, flush=True),
+        given["json"], given["seeds"], settings, load_text(given["text"]),
+        device=given["device"], say=lambda line: print(line, flush=True),
     )  # fmt: skip
     print(found.describe())
 
