@@ -331,7 +331,7 @@ def test_stored_runs_are_complete(stored):
 
 
 def test_stored_numbers_have_what_must_be_true_of_them(stored):
-    """Catches results of a broken conversion: full rank is exact, weights fit best by weights."""
+    """Catches results of a broken conversion: full rank is exact, and more."""
     full = stored.settings.d_model
     trained = stored.continued("added")[0]
     for guide in GUIDES:
