@@ -6,27 +6,47 @@ Each function grades the code for one exercise of a chapter and returns a
 
 from __future__ import annotations
 
+import itertools
 import linecache
 import statistics
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from attnlib.core import attention, fused_attention, merge_heads, split_heads
+from attnlib.costs import Geometry, kv_cache_bytes
 from attnlib.grading import (
+    SIZES,
+    FunctionLayer,
     Grade,
     grade_attention,
     grade_function,
     grade_layer,
+    graded,
     name_of,
+    same,
     stopped,
 )
 from attnlib.mha import MultiHeadAttention
-from attnlib.properties import FAILS, HOLDS, Report, Reports
+from attnlib.models import MODELS
+from attnlib.properties import (
+    FAILS,
+    HOLDS,
+    TOKENS,
+    TOLERANCE,
+    Report,
+    Reports,
+    hidden,
+    in_steps,
+    output,
+    prepared,
+)
 from attnlib.rope import DynamicNtkScaling, Rope, apply_rope, rope_angles
 
 
@@ -589,3 +609,535 @@ def grade_paired_interval(
             "the variance in place of its root, the standard deviation.": by_variance,
         },
     )
+
+
+def grade_scale(mine: Callable[[int, int, int, float, float], float]) -> Grade:
+    """Grade the scale that gives scores of variance 1 (chapter 2).
+
+    Args:
+        mine: takes ``(d_model, n_heads, head_dim, q_std, k_std)``, the last two the standard
+            deviations of the entries of queries and keys, which are independent and of mean 0;
+            returns the factor on the scores.
+
+    Returns:
+        The grade.
+    """
+    widths = {
+        "": lambda d_model, H, D: D,
+        "the width of the model under the root. A dot product has as many terms as one head's"
+        " key is wide.": lambda d_model, H, D: d_model,
+        "d_model / n_heads for the width of a head. That is a convention; the width is"
+        " head_dim.": lambda d_model, H, D: d_model / H,
+        "the width of all heads together. Each head has a softmax of its own.": (
+            lambda d_model, H, D: H * D
+        ),
+    }
+    spreads = {
+        "": lambda q, k: q * k,
+        "entries of variance 1, whatever the spreads are. A product of independent entries has"
+        " the variance q_std^2 * k_std^2.": lambda q, k: 1,
+        "variances where standard deviations belong. If a query is twice as long, so is the"
+        " score, not four times.": lambda q, k: (q * k) ** 2,
+        "the root of the spreads. Twice the query is twice the score, so divide by q_std and"
+        " k_std themselves.": lambda q, k: (q * k) ** 0.5,
+        "the spread of the queries alone. Keys are multiplied in as well.": lambda q, k: q,
+        "the sum of the spreads. Query and key are multiplied.": lambda q, k: q + k,
+    }
+    directions = {
+        "": lambda width, spread: width**-0.5 / spread,
+        "no root. Variances add up, so the size of a sum of D terms grows with the root of"
+        " D.": lambda width, spread: 1 / width / spread,
+        "the variance of the scores where its root belongs.": (
+            lambda width, spread: 1 / (width * spread**2)
+        ),
+        "how large a score is. The scale has to undo that: divide by it.": (
+            lambda width, spread: width**0.5 * spread
+        ),
+    }
+
+    def by(width: Callable, spread: Callable, direction: Callable) -> Callable[..., float]:
+        return lambda d_model, H, D, q, k: direction(width(d_model, H, D), spread(q, k))
+
+    return grade_function(
+        mine,
+        lambda d_model, n_heads, head_dim, q_std, k_std: head_dim**-0.5 / (q_std * k_std),
+        {
+            "512 wide, 8 x 64": (512, 8, 64, 1.0, 1.0),
+            "3072 wide, 16 x 256": (3072, 16, 256, 1.0, 1.0),
+            "queries of spread 2": (512, 8, 64, 2.0, 1.0),
+            "keys of spread 0.5": (512, 8, 64, 1.0, 0.5),
+            "nn.Linear's start": (2560, 32, 128, 3**-0.5, 3**-0.5),
+            "both spreads": (4096, 16, 128, 1.5, 3.0),
+        },
+        look_alikes={hint: by(*parts) for hint, parts in mistakes(widths, spreads, directions)},
+    )
+
+
+def grade_qk_norm(mine: Callable[..., object]) -> Grade:
+    """Grade attention that normalises queries and keys (chapter 2).
+
+    Args:
+        mine: as in :class:`attnlib.grading.FunctionLayer`.
+
+    Returns:
+        The grade.
+    """
+    name = name_of(mine)
+
+    def by(norm_q: Callable, norm_k: Callable, scale: float | None = None, norm_v=None):
+        def function(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None):
+            v = v if norm_v is None else norm_v(v)
+            return attention(norm_q(q), norm_k(k), v, mask=mask, scale=scale)
+
+        return function
+
+    def rms(x: Tensor, dim: int = -1) -> Tensor:
+        return x * x.square().mean(dim=dim, keepdim=True).rsqrt()
+
+    def as_it_came(x: Tensor) -> Tensor:
+        return x
+
+    def unit(x: Tensor) -> Tensor:
+        return F.normalize(x, dim=-1)
+
+    def layer_norm(x: Tensor) -> Tensor:
+        return rms(x - x.mean(dim=-1, keepdim=True))
+
+    def over_tokens(x: Tensor) -> Tensor:
+        return rms(x, dim=-2)
+
+    def over_heads(x: Tensor) -> Tensor:
+        return rms(x, dim=1)
+
+    def all_heads(x: Tensor) -> Tensor:
+        return x * x.square().mean(dim=(1, 3), keepdim=True).rsqrt()
+
+    right = by(rms, rms)
+    look_alikes = {
+        "queries and keys are used as they came.": by(as_it_came, as_it_came),
+        "the queries are normalised and the keys are not. One long key would win every"
+        " query.": by(rms, as_it_came),
+        "the keys are normalised and the queries are not.": by(as_it_came, rms),
+        "vectors of length 1, and then the scale 1 / sqrt(D) as well. Scores stay within"
+        " 1 / sqrt(D), and the weights are nearly equal. Normalised entries have a mean square"
+        " of 1, so the length is sqrt(D).": by(unit, unit),
+        "vectors of length 1 without a scale. Normalised entries have a mean square of 1, so"
+        " the length is sqrt(D), and the scores are divided by sqrt(D).": by(unit, unit, 1.0),
+        "no scale behind the norm. A scale on the query before the norm is undone by it.": (
+            by(rms, rms, 1.0)
+        ),
+        "the values are normalised as well. They carry what is handed over; scores come from"
+        " queries and keys alone.": by(rms, rms, None, rms),
+        "the mean is subtracted first. That is layer norm; here only the size is changed.": (
+            by(layer_norm, layer_norm)
+        ),
+        "normalised along the tokens. Then a token changes its neighbours, later ones as"
+        " well. A vector's own entries lie on the last axis.": by(over_tokens, over_tokens),
+        "normalised along the heads. The entries of one head's vector lie on the last axis.": (
+            by(over_heads, over_heads)
+        ),
+        "one size for all heads of a token. Each head's vector is normalised by itself.": (
+            by(all_heads, all_heads)
+        ),
+    }
+    d_model, n_heads, _, head_dim = SIZES
+    sizes = d_model, n_heads, n_heads, head_dim
+    checks = ("equals the reference", "no future leak", "rows sum to one", "scale")
+    layer = FunctionLayer(right, *sizes)
+    grade = graded(name, lambda: FunctionLayer(mine, *sizes), layer, checks)
+    if not grade.reports:
+        return grade
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = torch.randn(3, 2, 6, 7, 4, generator=generator, dtype=torch.float64).unbind(0)
+    mask = torch.ones(7, 7).tril().bool()
+
+    def out_of(function: Callable, q: Tensor, k: Tensor) -> Tensor:
+        result = function(q, k, v, mask=mask)
+        return result[0] if isinstance(result, tuple) else result
+
+    try:
+        found = out_of(mine, q, k)
+        moved = {
+            "longer queries": (out_of(mine, 3 * q, k) - found).abs().max().item(),
+            "longer keys": (out_of(mine, q, 3 * k) - found).abs().max().item(),
+        }
+    except Exception as error:
+        return Grade(name, grade.reports, stopped(name, error))
+    reports = list(grade.reports)
+    for check, by_how_much in moved.items():
+        what = f"{check.split()[1]} three times as long"
+        if by_how_much < 100 * TOLERANCE:  # a norm may add a little before it divides
+            reports.append(Report(check, HOLDS, f"{what} change no output"))
+        else:
+            words = f"{what} move the output by {by_how_much:.2g}"
+            hint = f"the {check.split()[1]} have to be normalised before they are compared."
+            reports.append(Report(check, FAILS, words, hint))
+    remark = ""
+    if not Reports(reports).hold:
+        answers = {hint: lambda f=f: out_of(f, q, k) for hint, f in look_alikes.items()}
+        remark = known_mistake(found, answers)
+    return Grade(name, Reports(reports), remark)
+
+
+def grade_heads(mine: Callable[..., nn.Module]) -> Grade:
+    """Grade a multi-head layer that splits and merges its heads itself (chapter 3).
+
+    Args:
+        mine: a subclass of :class:`attnlib.MultiHeadAttention` with a ``forward(x)`` of its
+            own, causal, which returns the output.
+
+    Returns:
+        The grade.
+    """
+
+    def by(cut: Callable[[Tensor, int], Tensor], join: Callable[[Tensor], Tensor]) -> type:
+        class Layer(MultiHeadAttention):
+            def forward(self, x):
+                projections = self.q_proj, self.k_proj, self.v_proj
+                q, k, v = (cut(project(x), self.n_heads) for project in projections)
+                return self.o_proj(join(fused_attention(q, k, v, causal=True)))
+
+        return Layer
+
+    def view(x: Tensor, H: int) -> Tensor:
+        return x.reshape(len(x), H, x.shape[1], -1)
+
+    def in_turns(x: Tensor, H: int) -> Tensor:
+        return x.unflatten(-1, (-1, H)).permute(0, 3, 1, 2)
+
+    def view_back(x: Tensor) -> Tensor:
+        return x.reshape(len(x), x.shape[2], -1)
+
+    def in_turns_back(x: Tensor) -> Tensor:
+        return x.permute(0, 2, 3, 1).flatten(2)
+
+    wrong = {
+        "heads are split by a view alone, and merged right. View to (B, T, H, D), then swap"
+        " the axes 1 and 2.": by(view, merge_heads),
+        "heads are split right, and merged without swapping the axes back. (B, H, T, D) has"
+        " to become (B, T, H, D) before the last two axes are joined.": (
+            by(split_heads, view_back)
+        ),
+        "a view without a transpose on both sides. The two mistakes hide each other from the"
+        " leak check: the sequence falls into blocks that do not see each other.": (
+            by(view, view_back)
+        ),
+        "every H-th number goes to one head. A head has D numbers side by side: view to"
+        " (B, T, H, D), not (B, T, D, H).": by(in_turns, merge_heads),
+        "heads are split right, and merged number by number in turns. Each head's D numbers"
+        " stay side by side.": by(split_heads, in_turns_back),
+        "every H-th number goes to one head, on both sides. The layer would train, but a head"
+        " is D rows side by side in the weights that others have stored.": (
+            by(in_turns, in_turns_back)
+        ),
+    }
+    checks = (
+        "equals the reference",
+        "no future leak",
+        "reach",
+        "permutation",
+        "head grouping",
+    )
+    sizes, options = (22, 6), {"head_dim": 4}
+    grade = grade_layer(mine, MultiHeadAttention, *sizes, checks=checks, **options)
+
+    def out_of(kind: Callable[..., nn.Module]) -> Tensor:
+        layer = prepared(kind(*sizes, **options))
+        return output(layer, hidden(layer))
+
+    return with_remark(grade, name_of(mine), mine, wrong, out_of)
+
+
+def grade_shares(mine: Callable[[Tensor, Tensor], Tensor]) -> Grade:
+    """Grade the share of each head in a layer's output (chapter 3).
+
+    Args:
+        mine: takes ``(heads, w_o)``, the heads' results of shape ``(B, H, T, D)`` and the
+            weight of the output projection, ``(d_model, H * D)``; returns what each head adds
+            to the output, ``(B, H, T, d_model)``.
+
+    Returns:
+        The grade.
+    """
+    generator = torch.Generator().manual_seed(0)
+
+    def case(d_model: int) -> tuple[Tensor, Tensor]:
+        heads = torch.randn(2, 3, 5, 4, generator=generator, dtype=torch.float64)
+        return heads, torch.randn(d_model, 12, generator=generator, dtype=torch.float64)
+
+    def columns(heads: Tensor, w_o: Tensor) -> Tensor:
+        return torch.einsum("bhtd,mhd->bhtm", heads, w_o.unflatten(1, (3, 4)))
+
+    def rows(heads: Tensor, w_o: Tensor) -> Tensor:
+        return torch.einsum("bhtd,hdm->bhtm", heads, w_o[:12].unflatten(0, (3, 4)))
+
+    def in_turns(heads: Tensor, w_o: Tensor) -> Tensor:
+        return torch.einsum("bhtd,mdh->bhtm", heads, w_o.unflatten(1, (4, 3)))
+
+    def equal_parts(heads: Tensor, w_o: Tensor) -> Tensor:
+        return (merge_heads(heads) @ w_o.T / 3)[:, None].expand(-1, 3, -1, -1)
+
+    def tokens_first(heads: Tensor, w_o: Tensor) -> Tensor:
+        return columns(heads, w_o).transpose(1, 2)
+
+    return grade_function(
+        mine,
+        columns,
+        {"W_O is square": case(12), "W_O is 14 x 12": case(14)},
+        look_alikes={
+            "rows of W_O. Its input is the merged heads, and inputs are columns: head h has"
+            " columns h * D to (h + 1) * D.": rows,
+            "every H-th column. Merged heads lie one behind the other, so a head's columns do"
+            " too.": in_turns,
+            "equal parts of the whole output. The heads add different shares.": equal_parts,
+            "tokens in front of heads. Asked for is (B, H, T, d_model).": tokens_first,
+            "the sum over the heads. Asked for is each share by itself.": (
+                lambda heads, w_o: merge_heads(heads) @ w_o.T
+            ),
+        },
+    )
+
+
+def grade_cache_gib(mine: Callable[[Geometry, int, int, int], float]) -> Grade:
+    """Grade the size of a KV cache in GiB (chapter 4).
+
+    Args:
+        mine: takes ``(geometry, tokens, users, bits)``, the tokens of each user and the bits of
+            a stored number; returns the GiB that the caches of all layers take.
+
+    Returns:
+        The grade.
+    """
+    heads = {
+        "": lambda g: g.n_kv_heads,
+        "the query heads. Cached are keys and values: count n_kv_heads.": (lambda g: g.n_heads),
+        "one key/value head. Each of the n_kv_heads stores its own.": lambda g: 1,
+    }
+    widths = {
+        "": lambda g: g.head_dim,
+        "d_model / n_heads for the width of a head. The published width is head_dim, and some"
+        " models have another one.": lambda g: g.d_model / g.n_heads,
+        "the width of the model. Cached are keys and values, head_dim numbers for each"
+        " head.": lambda g: g.d_model,
+    }
+    factors = {
+        "": lambda g, users, bits: 2 * g.n_layers * users * bits / 8,
+        "K or V is missing. A token leaves a key and a value: two tensors.": (
+            lambda g, users, bits: g.n_layers * users * bits / 8
+        ),
+        "one layer. Every layer has a cache of its own.": (
+            lambda g, users, bits: 2 * users * bits / 8
+        ),
+        "one user. Every sequence has a cache of its own.": (
+            lambda g, users, bits: 2 * g.n_layers * bits / 8
+        ),
+        "bits taken for bytes. A byte has 8 bits.": (
+            lambda g, users, bits: 2 * g.n_layers * users * bits
+        ),
+        "bits // 8, which rounds: a number of 4 bits then takes no memory at all.": (
+            lambda g, users, bits: 2 * g.n_layers * users * (bits // 8)
+        ),
+        "2 bytes a number, whatever the bits.": lambda g, users, bits: (
+            2 * g.n_layers * users * 2
+        ),
+    }
+    units = {
+        "": 2**30,
+        "GB, which are 10^9 bytes. A GiB is 2^30.": 10**9,
+        "MiB. A GiB is 2^30 bytes.": 2**20,
+        "bytes. Divide by 2^30.": 1,
+    }
+
+    def by(n_heads: Callable, width: Callable, factor: Callable, unit: int):
+        return lambda g, tokens, users, bits: (
+            n_heads(g) * width(g) * factor(g, users, bits) * tokens / unit
+        )
+
+    cases = {
+        "Llama-2 7B": ("Llama-2 7B", 4096, 1, 16),
+        "Llama-3 8B, 3 users": ("Llama-3 8B", 8192, 3, 16),
+        "Gemma 7B": ("Gemma 7B", 8192, 1, 16),
+        "Qwen3-4B, 8 bits": ("Qwen3-4B", 32_768, 1, 8),
+        "Qwen2.5-72B, 4 bits": ("Qwen2.5-72B", 131_072, 2, 4),
+    }
+    return grade_function(
+        mine,
+        lambda g, tokens, users, bits: (
+            kv_cache_bytes(g, tokens, batch_size=users) * bits / 16 / 2**30
+        ),
+        {case: (MODELS[name].geometry, *rest) for case, (name, *rest) in cases.items()},
+        look_alikes={
+            hint: by(*parts) for hint, parts in mistakes(heads, widths, factors, units)
+        },
+    )
+
+
+def grade_cached_layer(mine: Callable[..., nn.Module]) -> Grade:
+    """Grade the forward of a layer with rotary positions and a cache (chapter 4).
+
+    Args:
+        mine: a subclass of :class:`attnlib.MultiHeadAttention` with a causal
+            ``forward(x, cache=None)`` of its own, which returns the output.
+
+    Returns:
+        The grade.
+    """
+
+    def table(T: int, S: int, behind: int) -> Tensor:
+        return torch.arange(T)[:, None] + behind >= torch.arange(S)
+
+    def everything(T: int, S: int) -> Tensor:
+        return torch.ones(T, S, dtype=torch.bool)
+
+    starts = {
+        "": lambda past, T: past,
+        "every call turns its tokens as if the first stood at 0. New tokens stand behind"
+        " cache.length old ones.": lambda past, T: 0,
+        "new tokens are placed behind themselves, at cache.length + T. The first of them stands"
+        " at the cache.length from before the update.": lambda past, T: past + T,
+        "the first new token is placed one too late, at cache.length + 1. Positions count from"
+        " 0.": lambda past, T: past + (past > 0),
+    }
+    masks = {
+        "": lambda T, S, cached: table(T, S, S - T),
+        "with S > T keys, is_causal=True and tril(T, S) begin at the upper left corner: the"
+        " first new token then sees key 0 alone. It stands at S - T and may see keys 0 to"
+        " S - T.": lambda T, S, cached: table(T, S, 0),
+        "causal only among several new tokens, counted from the upper left corner. A chunk"
+        " behind a cache then sees too little.": (
+            lambda T, S, cached: table(T, S, S - T if T == 1 else 0)
+        ),
+        "no mask once there is a cache. That is right for one new token; several must not see"
+        " each other's future.": (
+            lambda T, S, cached: everything(T, S) if cached else table(T, S, 0)
+        ),
+        "no mask once something is cached. That is right for one new token; a chunk must not"
+        " see its own future.": (
+            lambda T, S, cached: everything(T, S) if S > T else table(T, S, 0)
+        ),
+        "no mask at all.": lambda T, S, cached: everything(T, S),
+        "a mask that hides the query's own key. Query t of the call sees keys 0 to S - T + t,"
+        " the last of which is its own.": lambda T, S, cached: table(T, S, S - T - 1),
+        "a mask that is one column off: a query sees the token behind its own.": (
+            lambda T, S, cached: table(T, S, S - T + 1)
+        ),
+    }
+    stores = {
+        "": "rotated",
+        "the tensors that update returns are not used. Attention sees the new tokens only.": (
+            "forgotten"
+        ),
+        "keys are stored first and turned after they are read, all of them by the positions of"
+        " the new tokens. Turn the new keys, then store them.": "unrotated",
+        "keys are stored before they are turned, and only the new ones are ever turned. Turn"
+        " the new keys, then store them.": "never rotated",
+    }
+
+    def by(start: Callable, mask: Callable, store: str) -> type:
+        class Layer(MultiHeadAttention):
+            def forward(self, x, cache=None):
+                T, past = x.shape[1], 0 if cache is None else cache.length
+                projections = self.q_proj, self.k_proj, self.v_proj
+                q, k, v = (split_heads(project(x), self.n_heads) for project in projections)
+                first = start(past, T)
+
+                def turned(x: Tensor) -> Tensor:
+                    return self.rope.rotate(x, start=first, length=first + x.shape[2])[0]
+
+                raw, q, k = k, turned(q), turned(k)
+                if cache is not None and store in ("unrotated", "never rotated"):
+                    old, v = cache.update(raw, v)
+                    only_new = torch.cat([old[:, :, :past], k], dim=2)
+                    k = turned(old) if store == "unrotated" else only_new
+                elif cache is not None:
+                    stored = cache.update(k, v)
+                    k, v = (k, v) if store == "forgotten" else stored
+                seen = mask(T, k.shape[2], cache is not None)
+                return self.o_proj(merge_heads(fused_attention(q, k, v, mask=seen)))
+
+        return Layer
+
+    checks = (
+        "equals the reference",
+        "no future leak",
+        "reach",
+        "cached = uncached",
+        "batch = its rows",
+    )
+    sizes, options = (22, 6), {"head_dim": 4, "rope": Rope()}
+    grade = grade_layer(mine, MultiHeadAttention, *sizes, checks=checks, **options)
+    wrong = {hint: by(*parts) for hint, parts in mistakes(starts, masks, stores)}
+
+    def out_of(kind: Callable[..., nn.Module]) -> Tensor:
+        layer = prepared(kind(*sizes, **options))
+        x, plans = hidden(layer), ([TOKENS], [3, TOKENS - 3], [1] * TOKENS)
+        return torch.stack([output(layer, x), *(in_steps(layer, x, plan) for plan in plans)])
+
+    return with_remark(grade, name_of(mine), mine, wrong, out_of)
+
+
+def mistakes(*choices: Mapping[str, object]) -> list[tuple[str, tuple]]:
+    """All ways to make one or two mistakes, the single ones first.
+
+    Args:
+        choices: what there is to choose for each part of an answer, by the hint that a choice
+            deserves; the right one has the hint "".
+
+    Returns:
+        For each way, its hints joined and what was chosen.
+    """
+    ways = []
+    for pick in itertools.product(*(choice.items() for choice in choices)):
+        hints = [hint for hint, _ in pick if hint]
+        if 0 < len(hints) <= 2:
+            text = hints[0] if len(hints) == 1 else "two at once: (1) {} (2) {}".format(*hints)
+            ways.append((len(hints), text, tuple(value for _, value in pick)))
+    return [(text, parts) for _, text, parts in sorted(ways, key=lambda way: way[0])]
+
+
+def known_mistake(answer: object, look_alikes: Mapping[str, Callable[[], object]]) -> str:
+    """Say whether an answer is that of a known mistake.
+
+    Args:
+        answer: what came.
+        look_alikes: functions that make the answers of a mistake each, by the hint to give.
+
+    Returns:
+        The remark; empty if the answer is like none of them.
+    """
+    for hint, wrong in look_alikes.items():
+        try:
+            if same(answer, wrong()):
+                return f"Your answers are those of a known mistake: {hint}"
+        except Exception:  # this mistake has no answer to the question
+            continue
+    return ""
+
+
+def with_remark(
+    grade: Grade,
+    name: str,
+    mine: Callable[..., nn.Module],
+    wrong: Mapping[str, Callable[..., nn.Module]],
+    out_of: Callable[[Callable[..., nn.Module]], Tensor],
+) -> Grade:
+    """Add to the grade of a layer which known mistake it has, if it has one.
+
+    Args:
+        grade: of the layer.
+        name: what to call it.
+        mine: the class that was graded.
+        wrong: classes with a mistake each, by the hint to give.
+        out_of: builds a layer and returns the outputs to compare.
+
+    Returns:
+        The grade, with a remark where the layer does what a wrong one does.
+    """
+    if grade.solved or not grade.reports:
+        return grade
+    try:
+        answer = out_of(mine)
+    except Exception:  # the reports have it
+        return grade
+    look_alikes = {hint: lambda kind=kind: out_of(kind) for hint, kind in wrong.items()}
+    return Grade(name, grade.reports, known_mistake(answer, look_alikes))
