@@ -34,7 +34,9 @@ from attnlib.grading import (
     stopped,
 )
 from attnlib.mha import MultiHeadAttention
+from attnlib.mla import MultiHeadLatentAttention
 from attnlib.models import MODELS
+from attnlib.mqa import MultiQueryAttention
 from attnlib.properties import (
     FAILS,
     HOLDS,
@@ -1141,3 +1143,167 @@ def with_remark(
         return grade
     look_alikes = {hint: lambda kind=kind: out_of(kind) for hint, kind in wrong.items()}
     return Grade(name, grade.reports, known_mistake(answer, look_alikes))
+
+
+def grade_pool(mine: Callable[[Tensor, int, int], Tensor]) -> Grade:
+    """Grade the pooling of key or value heads (chapter 11).
+
+    Args:
+        mine: takes a projection's weight, shape ``(heads * head_dim, d_model)``, ``head_dim``
+            and ``n_kv_heads``; returns ``(n_kv_heads * head_dim, d_model)``.
+
+    Returns:
+        The grade.
+    """
+    weight = torch.randn(24, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+    def grouped(weight: Tensor, head_dim: int, n_kv_heads: int) -> Tensor:
+        return weight.unflatten(0, (n_kv_heads, -1, head_dim))  # (H_kv, G, D, d_model)
+
+    def in_turns(weight: Tensor, head_dim: int, n_kv_heads: int) -> Tensor:
+        return weight.unflatten(0, (-1, n_kv_heads, head_dim)).mean(dim=0).flatten(0, 1)
+
+    def inside_heads(weight: Tensor, head_dim: int, n_kv_heads: int) -> Tensor:
+        return weight.unflatten(0, (n_kv_heads, head_dim, -1)).mean(dim=2).flatten(0, 1)
+
+    return grade_function(
+        mine,
+        lambda *some: grouped(*some).mean(dim=1).flatten(0, 1),
+        {
+            "6 heads of 4 to 3": (weight, 4, 3),
+            "6 heads of 4 to 2": (weight, 4, 2),
+            "4 heads of 6 to 1": (weight, 6, 1),
+            "6 heads of 4 to 6": (weight, 4, 6),
+        },
+        look_alikes={
+            "heads dealt out in turns. A group is made of neighbours: with 6 heads and 2 groups"
+            " they are 0, 1, 2 and 3, 4, 5.": in_turns,
+            "rows averaged across the width of a head. The rows of one head lie together: the"
+            " axis of the group comes before that of the head's width.": inside_heads,
+            "a sum, not a mean. Keys would be as many times too long as a group has heads.": (
+                lambda *some: grouped(*some).sum(dim=1).flatten(0, 1)
+            ),
+            "the first head of each group. That is another start, and not the mean.": (
+                lambda *some: grouped(*some)[:, 0].flatten(0, 1)
+            ),
+            "one mean for each group, but not as one matrix: put the heads below each other"
+            " again.": lambda *some: grouped(*some).mean(dim=1),
+            "the means repeated for every query head. The point is to keep one a group.": (
+                lambda weight, head_dim, n_kv_heads: (
+                    grouped(weight, head_dim, n_kv_heads)
+                    .mean(dim=1, keepdim=True)
+                    .expand(-1, len(weight) // head_dim // n_kv_heads, -1, -1)
+                    .flatten(0, 2)
+                )
+            ),
+        },
+    )
+
+
+def mqa_as_mla(
+    layer: MultiQueryAttention,
+    *,
+    stretch: bool = True,
+    norm: bool = False,
+    swapped: bool = False,
+    handed: bool = True,
+) -> MultiHeadLatentAttention:
+    """Write a multi-query layer with rotary positions as MLA: the key rotary, the value latent.
+
+    Args:
+        layer: without biases.
+        stretch: whether queries are stretched for MLA's wider head; False is a mistake, as are
+            the other values of all that follow.
+        norm: whether the latent is normalised.
+        swapped: whether the value is rotated and the key is the latent's value.
+        handed: whether MLA gets the layer's rope; otherwise it takes its own default.
+
+    Returns:
+        The layer of MLA.
+    """
+    d_model, H, D = layer.q_proj.in_features, layer.n_heads, layer.head_dim
+    mla = MultiHeadLatentAttention(
+        d_model, H, kv_lora_rank=D, qk_nope_head_dim=1, qk_rope_head_dim=D, v_head_dim=D,
+        rope=layer.rope if handed else Rope(),
+    ).to(layer.q_proj.weight)  # fmt: skip
+    k, v = layer.k_proj.weight, layer.v_proj.weight
+    with torch.no_grad():
+        if not norm:
+            mla.kv_a_layernorm = nn.Identity()
+        q = layer.q_proj.weight.view(H, D, d_model) * (((D + 1) / D) ** 0.5 if stretch else 1)
+        mla.q_proj.weight.copy_(nn.functional.pad(q, (0, 0, 1, 0)).flatten(0, 1))
+        mla.kv_a_proj_with_mqa.weight.copy_(torch.cat([k, v] if swapped else [v, k]))
+        up = torch.eye(D).expand(H, -1, -1)
+        mla.kv_b_proj.weight.copy_(nn.functional.pad(up, (0, 0, 1, 0)).flatten(0, 1))
+        mla.o_proj.weight.copy_(layer.o_proj.weight)
+    return mla
+
+
+def grade_mqa_to_mla(mine: Callable[[MultiQueryAttention], nn.Module]) -> Grade:
+    """Grade a conversion of multi-query attention with rotary positions to MLA (chapter 11).
+
+    Args:
+        mine: takes a :class:`MultiQueryAttention` without biases and returns a
+            :class:`MultiHeadLatentAttention` that computes the same.
+
+    Returns:
+        The grade.
+    """
+    name, d_model, tokens = name_of(mine), 22, 7
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        layer = MultiQueryAttention(d_model, 6, head_dim=4, rope=Rope(base=100.0))
+        layer.requires_grad_(False).q_proj.weight.mul_(4)  # attention far from uniform
+        x = torch.randn(3, tokens, d_model)
+
+    def in_steps(one: nn.Module) -> Tensor:
+        cache = one.new_cache(len(x), tokens)
+        return torch.cat([one(token, cache) for token in x.split(1, dim=1)], dim=1)
+
+    want, reports, remark = layer(x), [], ""
+    try:
+        made = mine(layer)
+        if not isinstance(made, MultiHeadLatentAttention):
+            expected = "expected a MultiHeadLatentAttention, got"
+            kind = Report("kind", FAILS, f"{expected} {type(made).__name__}")
+            return Grade(name, Reports([kind]))
+        reports.append(Report("kind", HOLDS, "a MultiHeadLatentAttention"))
+        for check, run in (("one pass", lambda one: one(x)), ("token by token", in_steps)):
+            with torch.no_grad():
+                error = (run(made) - want).norm() / want.norm()
+            verdict = HOLDS if error < TOLERANCE else FAILS
+            words = "the output of the layer" if verdict == HOLDS else "another output"
+            reports.append(Report(check, verdict, f"{words}, relative error {error:.3f}"))
+        numbers, least = made.kv_lora_rank + made.qk_rope_head_dim, 2 * layer.head_dim
+        verdict = HOLDS if numbers == least else FAILS
+        found = f"{numbers} numbers a token, as MQA has {least}"
+        reports.append(Report("cache", verdict, found))
+    except Exception as error:
+        return Grade(name, Reports(), stopped(name, error))
+    mistakes = {
+        "queries that are not stretched. MLA divides by the root of nope + rope, which is wider"
+        " than D here.": {"stretch": False},
+        "a norm that is still on. The value is the latent, so it must come through as it is.": {
+            "norm": True
+        },
+        "key and value in each other's place. What is rotated is the key; the latent holds"
+        " what is mixed.": {"swapped": True},
+        "other angles than the layer's. Hand its rope over: rope=layer.rope.": {
+            "handed": False
+        },
+        "queries that are not stretched, and a norm that is still on.": {
+            "stretch": False,
+            "norm": True,
+        },
+    }
+    if reports[1].verdict == FAILS:
+        remark = (
+            "Look at what you did not set: the weights of a new layer are random, and what the"
+            " conversion does not use must be zero."
+        )
+        with torch.no_grad():
+            answer = made(x)
+            for hint, options in mistakes.items():
+                if same(answer, mqa_as_mla(layer, **options)(x)):
+                    remark = f"Your answers are those of a known mistake: {hint}"
+    return Grade(name, Reports(reports), remark)
