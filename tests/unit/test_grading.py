@@ -137,6 +137,8 @@ def test_a_function_that_stops_is_told_where():
 def test_a_wrong_answer_is_told_from_the_right_one():
     """Catches "expected 2,731, got 2,731" and two tensors that differ in no word."""
     near = grade_function(lambda: 2730.67, lambda: 2731, {"a": ()})
-    assert "expected 2731, got 2730.67" in repr(near)
+    assert "expected 2,731, got 2,730.7" in repr(near)
+    close = grade_function(lambda: 0.50001, lambda: 0.5, {"a": ()})
+    assert "expected 0.5, got 0.50001" in repr(close)
     tensors = grade_function(lambda: torch.zeros(2, 3), lambda: torch.ones(2, 3), {"a": ()})
     assert "the shape is right; numbers differ, by up to 1" in repr(tensors)
