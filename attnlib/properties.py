@@ -59,8 +59,12 @@ class Report:
 
     def __repr__(self) -> str:
         """The report as a reader sees it: a line for the finding, and one for the hint."""
+        return self.text()
+
+    def text(self, column: int = 20) -> str:
+        """Write the report with a column of that many characters for the name."""
         word = self.verdict.upper() if self.verdict == FAILS else self.verdict
-        head = f"{word:9} {self.check:20} "
+        head = f"{word:9} {self.check:{column}} "
         lines = textwrap.wrap(self.found, WIDTH - len(head)) or [""]
         text = [head + lines[0]] + [" " * len(head) + line for line in lines[1:]]
         if self.hint:
