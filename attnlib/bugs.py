@@ -514,7 +514,7 @@ class Bug:
         return tuple(name for name, value in vars(self.layer).items() if callable(value))
 
     def diff(self) -> str:
-        """Return what turns the right steps into the wrong ones: lines that go (-) and come (+)."""
+        """Return what turns the right steps into the wrong ones: lines to take out and add."""
         pairs = ((getattr(self.right, m), getattr(self.layer, m)) for m in self.methods)
         return "\n".join(changed_lines(right, wrong) for right, wrong in pairs)
 
@@ -779,7 +779,11 @@ _ALL = (
         "Trained from scratch, the layer is perfect. With published weights the text starts"
         " well and then falls apart.",
         "the weights were trained with pairs of neighbours, and halves are paired",
-        _threads("jzhang38/TinyLlama/issues/24", "NeuraLegion/shainet/pull/111"),
+        _threads(
+            "jzhang38/TinyLlama/issues/24",
+            "NeuraLegion/shainet/pull/111",
+            "deepseek-ai/DeepSeek-V3/issues/938",
+        ),
         INTERLEAVED,
     ),
     Bug(
@@ -788,7 +792,11 @@ _ALL = (
         LostOffset,
         "One pass over the text is right. With a cache the model knows only the start of it.",
         "row t of the mask stands for token t of the call, not of the sequence",
-        _threads("rasbt/LLMs-from-scratch/pull/697", "hyprstream/hyprstream/pull/1521"),
+        _threads(
+            "rasbt/LLMs-from-scratch/pull/697",
+            "meta-llama/llama/issues/899",
+            "hyprstream/hyprstream/pull/1521",
+        ),
     ),
     Bug(
         "no mask behind a cache",
@@ -796,7 +804,7 @@ _ALL = (
         UnmaskedChunk,
         "One token at a time works. A second turn of several tokens gives garbage.",
         "only a single new token needs no mask: several may see each other's future",
-        _threads("Mikyx-1/TinyLLM/issues/17", "meta-llama/llama/issues/899"),
+        _threads("Mikyx-1/TinyLLM/issues/17"),
     ),
     Bug(
         "cache of expanded heads",
