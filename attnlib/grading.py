@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
+from attnlib.bugs import BUGS
 from attnlib.core import attention, merge_heads, split_heads
 from attnlib.masks import causal_mask
 from attnlib.properties import (
@@ -25,8 +26,13 @@ from attnlib.properties import (
     Report,
     Reports,
     about_none,
+    alike,
     check_layer,
+    has_cache,
+    hidden,
+    in_steps,
     in_words,
+    output,
 )
 
 # Sizes that all differ: d_model, query heads, key/value heads, width of a head.
@@ -230,7 +236,65 @@ def graded(
     except Exception as error:
         return Grade(name, Reports(), stopped(name, error))
     reports = check_layer(layer, reference, [report.check for report in checks])
-    return Grade(name, reports)
+    return Grade(name, reports, recognised(layer, reference))
+
+
+def recognised(layer: nn.Module, reference: nn.Module) -> str:
+    """Say which bug of the museum a layer has, if it gives the numbers of one.
+
+    Args:
+        layer: the layer to grade.
+        reference: the layer that is right.
+
+    Returns:
+        A sentence with the bug's name; empty if the layer is right or its bug is not known.
+    """
+    try:
+        layer, reference = alike(layer, reference)
+        shown = outputs_of(layer)
+    except Exception:  # what cannot be compared is told by the checks
+        return ""
+    expected = outputs_of(reference)
+    wrong = [way for way in shown if not same(shown[way], expected[way])]
+    for bug in BUGS.values() if wrong else ():
+        try:
+            other = bug.layer(**sizes_of(reference)).double()
+            other.load_state_dict(layer.state_dict())
+            numbers = outputs_of(other)
+        except Exception:  # a bug of another kind of layer
+            continue
+        if all(same(shown[way], numbers[way]) for way in shown):
+            return (
+                f"These are the numbers of a bug that is known as: {bug.name}. The bug museum"
+                " shows it."
+            )
+    return ""
+
+
+def outputs_of(layer: nn.Module) -> dict[str, Tensor]:
+    """The outputs of a layer in float64: in one pass, and by tokens if it has a cache."""
+    x = hidden(layer)
+    outputs = {"whole": output(layer, x)}
+    if has_cache(layer):
+        outputs["by tokens"] = in_steps(layer, x, [1] * x.shape[1])
+    return outputs
+
+
+def sizes_of(layer: nn.Module) -> dict[str, object]:
+    """What a layer of these sizes is built with."""
+    if hasattr(layer, "kv_b_proj"):
+        names = (
+            "n_heads",
+            "kv_lora_rank",
+            "qk_nope_head_dim",
+            "qk_rope_head_dim",
+            "v_head_dim",
+        )
+        sizes = {name: getattr(layer, name) for name in (*names, "q_lora_rank")}
+    else:
+        kv_heads = layer.k_proj.out_features // layer.head_dim
+        sizes = {"n_heads": layer.n_heads, "n_kv_heads": kv_heads, "head_dim": layer.head_dim}
+    return {"d_model": layer.o_proj.out_features, **sizes, "rope": layer.rope}
 
 
 def stopped(name: str, error: Exception) -> str:

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import attnlib
+from attnlib.bugs import BUGS
 from attnlib.grading import grade_attention, grade_function, grade_layer
 
 
@@ -142,3 +143,55 @@ def test_a_wrong_answer_is_told_from_the_right_one():
     assert "expected 0.5, got 0.50001" in repr(close)
     tensors = grade_function(lambda: torch.zeros(2, 3), lambda: torch.ones(2, 3), {"a": ()})
     assert "the shape is right; numbers differ, by up to 1" in repr(tensors)
+
+
+def test_a_bug_of_the_museum_is_recognised():
+    """Catches a hint that names another bug, and one that is given to right code."""
+
+    def in_turns(q, k, v, mask=None):
+        return attnlib.attention(q, k.repeat(1, 2, 1, 1), v.repeat(1, 2, 1, 1), mask=mask)
+
+    def by_model_width(q, k, v, mask=None):
+        return attnlib.attention(q, k, v, mask=mask, scale=22**-0.5)
+
+    for function, words in ((in_turns, "repeat"), (by_model_width, "the model's width")):
+        text = " ".join(repr(grade_attention(function, n_kv_heads=3)).split())
+        assert "a bug that is known as: " in text
+        assert words in text.partition("a bug that is known as: ")[2]
+    assert "known as" not in repr(grade_attention(my_attention, n_kv_heads=3))
+
+
+def test_a_bug_that_shows_only_with_a_cache_is_recognised():
+    class Mine(attnlib.MultiHeadAttention):
+        """RoPE begins at 0 in every call."""
+
+        def forward(self, x, cache=None, *, causal=True):
+            q, k, v = (attnlib.split_heads(p(x), self.n_heads) for p in self.projections())
+            q, k = self.rope.rotate(q, k, start=0, length=x.shape[1])
+            start = 0 if cache is None else cache.length
+            if cache is not None:
+                k, v = cache.update(k, v)
+            at = torch.arange(k.shape[2])
+            mask = attnlib.causal_mask(at[start:], at) if causal else None
+            out, _ = attnlib.attention(q, k, v, mask=mask)
+            return self.o_proj(attnlib.merge_heads(out))
+
+        def projections(self):
+            return self.q_proj, self.k_proj, self.v_proj
+
+    grade = grade_layer(
+        Mine, attnlib.MultiHeadAttention, 22, 6, head_dim=4, rope=attnlib.Rope()
+    )
+    text = " ".join(repr(grade).split())
+    assert "cached = uncached" in grade.reports.failed
+    assert "a bug that is known as: RoPE" in text
+
+
+def test_latent_attention_is_recognised_too():
+    sizes = {
+        "kv_lora_rank": 13, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 9,
+        "rope": attnlib.Rope(interleaved=True),
+    }  # fmt: skip
+    bug = next(bug for bug in BUGS.values() if "norm" in bug.name)
+    grade = grade_layer(bug.layer, attnlib.MultiHeadLatentAttention, 22, 6, **sizes)
+    assert f"known as: {bug.name}" in " ".join(repr(grade).split())
