@@ -24,7 +24,7 @@ UNUSED_ROPE_DIM = 2  # the narrowest rotary part that MLA has; conversions fill 
 def mha_to_gqa(
     layer: nn.Module, n_kv_heads: int, how: str, *, generator: torch.Generator | None = None
 ) -> GroupedQueryAttention:
-    """Make one key/value head of each group of heads: their mean, the first, or a random one.
+    """Make one key/value head of each group: their mean, the first, or a random one.
 
     Rotary positions are no obstacle: all heads turn by the same angles, so the mean of the
     turned keys is the turned mean.
