@@ -4,8 +4,8 @@
 goes on where it stopped. All models have the same number of parameters: what attention saves,
 the feed-forward parts get, as in Shazeer 2019, arXiv 1911.02150. There are two questions. With
 heads of one width, how good is each variant, whatever it caches? And with a cache of one size,
-which use of it is best? Two smaller models, whose feed-forward parts get nothing, say how much
-of an answer is theirs.
+which use of it is best? Two more models say how much of an answer the width of heads explains,
+and how much the feed-forward parts do.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from attnlib.rope import Rope
 # With heads of one width, and with a cache of one size. "GQA" and "MLA" stand in both.
 OWN_CACHE = ("MHA", "GQA", "MQA", "MLA")
 EQUAL_CACHE = ("MHA, few heads", "GQA", "MQA, wide heads", "MLA")
-CONTROL = ("GQA, MLP as MHA", "MQA, MLP as MHA")  # with fewer parameters than all others
+CONTROL = ("MHA, wide heads", "MQA, smaller")  # the last has fewer parameters than all others
 CONFIGURATIONS = tuple(dict.fromkeys(OWN_CACHE + EQUAL_CACHE + CONTROL))
 
 
@@ -115,13 +115,13 @@ class Run(NamedTuple):
 
 
 def configurations(settings: Settings) -> dict[str, Configuration]:
-    """Lay out the models: six with as many parameters as the MHA, and two with fewer.
+    """Lay out the models, all but the smaller MQA with as many parameters as the MHA.
 
     Equal caches have the size of the GQA's, 2 H_kv D numbers a token and layer. The MLA's
     latent and rotary key share them, the rotary key being as wide as a head. The MHA with few
     heads has only H_kv of them, whose width stays D. The MQA's one key/value head is H_kv times
-    as wide. The two smaller models are a GQA and an MQA whose feed-forward parts are those of
-    the MHA.
+    as wide. For the control, an MHA has heads as wide as those, and fewer of them; the smaller
+    MQA keeps the feed-forward part of the MHA.
 
     Args:
         settings: the sizes.
@@ -142,6 +142,7 @@ def configurations(settings: Settings) -> dict[str, Configuration]:
         "MLA": Geometry(s.n_layers, H, H, D, d_model=d, **latent),
         "MHA, few heads": Geometry(s.n_layers, H_kv, H_kv, D, d_model=d),
         "MQA, wide heads": Geometry(s.n_layers, H, 1, H_kv * D, d_model=d),
+        "MHA, wide heads": Geometry(s.n_layers, H // H_kv, H // H_kv, H_kv * D, d_model=d),
     }
     a_layer = {name: attention_params(replace(g, n_layers=1)) for name, g in geometries.items()}
     budget = a_layer["MHA"] + 2 * d * s.d_ff  # the feed-forward part has two matrices
@@ -149,9 +150,7 @@ def configurations(settings: Settings) -> dict[str, Configuration]:
     if min(widths.values()) < 1:
         raise ValueError(f"d_ff must leave each layer a feed-forward part, got {s.d_ff}")
     found = {name: Configuration(geometries[name], widths[name]) for name in geometries}
-    for name, smaller in zip(("GQA", "MQA"), CONTROL, strict=True):
-        found[smaller] = Configuration(geometries[name], s.d_ff)
-    return found
+    return found | {"MQA, smaller": Configuration(geometries["MQA"], s.d_ff)}
 
 
 def build(configuration: Configuration, *, rope: Rope | None = Rope(), seed: int = 0) -> TinyLM:

@@ -10,7 +10,6 @@ from attnlib.costs import attention_params
 from attnlib.labs import quality
 from attnlib.labs.quality import (
     CONFIGURATIONS,
-    CONTROL,
     EQUAL_CACHE,
     OWN_CACHE,
     Settings,
@@ -67,16 +66,23 @@ def test_all_models_have_as_many_parameters(settings):
     counted = {name: sizes(some) for name, some in configurations(settings).items()}
     whole = counted["MHA"]["parameters"]
     assert set(counted) == set(CONFIGURATIONS)
-    for name in OWN_CACHE + EQUAL_CACHE:
-        assert abs(counted[name]["parameters"] / whole - 1) < 0.005, name
+    assert counted.pop("MQA, smaller")["parameters"] < whole
+    for name, some in counted.items():
+        assert abs(some["parameters"] / whole - 1) < 0.005, name
 
 
-def test_the_control_differs_in_the_feed_forward_part_only():
-    """Catches a control that says nothing, being as large as what it is held against."""
+def test_each_control_differs_in_one_thing():
+    """Catches a control that says nothing, differing in two things or in none."""
     known = configurations(Settings())
-    for name, smaller in zip(("GQA", "MQA"), CONTROL, strict=True):
-        assert known[smaller].geometry == known[name].geometry
-        assert known[smaller].d_ff == known["MHA"].d_ff < known[name].d_ff
+    smaller = known["MQA, smaller"]
+    assert smaller.geometry == known["MQA"].geometry
+    assert smaller.d_ff == known["MHA"].d_ff < known["MQA"].d_ff
+    wide, mha = known["MHA, wide heads"], known["MHA"]
+    assert wide.d_ff == mha.d_ff
+    assert (wide.geometry.n_heads, wide.geometry.head_dim) == (4, 32)
+    assert wide.geometry.head_dim == known["MQA, wide heads"].geometry.head_dim
+    counts = [sizes(some) for some in (wide, mha)]
+    assert counts[0] == counts[1]  # parameters and cache
 
 
 def test_feed_forward_parts_get_what_attention_saves():
