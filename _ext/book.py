@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 from sphinx.application import Sphinx
+from sphinx.config import Config
+
+sys.path.append(str(Path(__file__).resolve().parent.parent / "tools"))
+
+import address
 
 # myst-nb gives each folded cell this name, which hides the words a reader sees on it.
 FOLD_LABEL = '<summary aria-label="Toggle hidden content">'
@@ -21,6 +27,21 @@ NAMED_WITHIN = {"documentation_options.js"}  # lines within the page set values 
 AFTER_PARSING = {"book.js", "later.js", "bootstrap.js", "pydata-sphinx-theme.js"}
 SCRIPT = re.compile(r'<script(?P<rest>[^>]* src="(?P<path>[^"?]+)[^"]*"[^>]*)></script>')
 DEFER = re.compile(r' defer(="defer")?')
+
+
+def lead_home(app: Sphinx, config: Config):
+    """Give pages the address of this repository, if there is one: buttons, canonical links."""
+    home = address.find()
+    if home is None:
+        return
+    config.html_baseurl = home.site
+    config.html_theme_options |= {
+        "repository_url": home.repository,
+        "repository_branch": address.BRANCH,
+        "path_to_docs": home.commit,  # the published notebooks of this very commit
+        "launch_buttons": {"colab_url": address.COLAB, "notebook_interface": "classic"},
+        "use_repository_button": True,
+    }
 
 
 def name_folds_by_their_words(app: Sphinx, page: str, template: str, context: dict, doctree):
@@ -55,6 +76,7 @@ def revise(app: Sphinx, error: Exception | None):
 
 def setup(app: Sphinx) -> dict:
     """Connect to Sphinx."""
+    app.connect("config-inited", lead_home)
     app.connect("html-page-context", name_folds_by_their_words)
     app.connect("build-finished", revise)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

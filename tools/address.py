@@ -1,0 +1,121 @@
+"""Where the book lives on GitHub and on the web: the only place that knows it.
+
+No address is written down anywhere. It is that of the repository in which the book is built, so
+a fork points to itself. Asked in turn:
+
+- ``BOOK_REPOSITORY``, ``owner/name`` or an address on GitHub, for a trial;
+- ``GITHUB_REPOSITORY``, which GitHub sets where a workflow runs;
+- the remote ``origin`` of this clone, if it is on GitHub.
+
+If none of them knows, there is no address, and pages have no button that would lead nowhere.
+
+    python tools/address.py   say what is known
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+
+HOST = "https://github.com"
+COLAB = "https://colab.research.google.com"
+BRANCH = "notebooks"  # holds the chapters as they are published, a folder for each commit
+
+GITHUB = re.compile(
+    r"^(?:https://(?:[^@/]+@)?github\.com/|(?:ssh://)?git@github\.com[:/])?"
+    r"(?P<owner>[A-Za-z0-9][A-Za-z0-9-]*)/(?P<name>[\w.-]+?)(?:\.git)?/?$"
+)
+
+
+class Address(NamedTuple):
+    """Where one state of the book lives.
+
+    Attributes:
+        owner: the account on GitHub.
+        name: of the repository.
+        commit: what the book is built from, 40 hexadecimal digits.
+        site: where its pages are, ending in a slash.
+    """
+
+    owner: str
+    name: str
+    commit: str
+    site: str
+
+    @property
+    def repository(self) -> str:
+        """The repository's address."""
+        return f"{HOST}/{self.owner}/{self.name}"
+
+    @property
+    def package(self) -> str:
+        """What pip installs to get attnlib as it was at this commit."""
+        return f"attnlib @ git+{self.repository}@{self.commit}"
+
+    def colab(self, chapter: str) -> str:
+        """Return the address at which Colab opens a chapter, given without suffix."""
+        path = f"{self.owner}/{self.name}/blob/{BRANCH}/{self.commit}/chapters/{chapter}.ipynb"
+        return f"{COLAB}/github/{path}"
+
+
+def parts(text: str) -> tuple[str, str] | None:
+    """Return owner and name of a repository on GitHub, or None if it is elsewhere."""
+    found = GITHUB.match(text.strip())
+    return (found["owner"], found["name"]) if found else None
+
+
+def site_of(owner: str, name: str) -> str:
+    """Return where GitHub Pages serves a repository."""
+    home = f"https://{owner.lower()}.github.io/"
+    return home if name.lower() == f"{owner.lower()}.github.io" else f"{home}{name}/"
+
+
+def git(*arguments: str) -> str:
+    """Return what git prints; empty if there is no git, no repository or no answer."""
+    command = ["git", "-C", str(ROOT), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError:
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def find() -> Address | None:
+    """Return where this book lives, or None if nobody knows.
+
+    Raises:
+        ValueError: if ``BOOK_REPOSITORY`` is no repository on GitHub.
+    """
+    wanted = os.environ.get("BOOK_REPOSITORY", "")
+    if wanted and parts(wanted) is None:
+        raise ValueError(f"BOOK_REPOSITORY must be owner/name on GitHub, got {wanted!r}")
+    said = os.environ.get("GITHUB_REPOSITORY", "")
+    remote = git("remote", "get-url", "origin")
+    on_github = "github.com" in remote  # a path such as ../there has two parts as well
+    found = parts(wanted or said or (remote if on_github else ""))
+    commit = os.environ.get("BOOK_COMMIT") or git("rev-parse", "HEAD")
+    if found is None or not commit:
+        return None
+    site = os.environ.get("BOOK_SITE", "") or site_of(*found)
+    return Address(*found, commit, site.rstrip("/") + "/")
+
+
+def main() -> int:
+    """Say what is known; return the exit status."""
+    address = find()
+    if address is None:
+        print("no address: no remote on GitHub, BOOK_REPOSITORY and GITHUB_REPOSITORY not set")
+        return 0
+    for name, value in (*address._asdict().items(), ("repository", address.repository)):
+        print(f"{name:10} {value}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
