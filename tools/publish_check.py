@@ -71,6 +71,7 @@ def stand_in(folder: Path) -> Address:
     run("git", "clone", "--quiet", "--bare", str(ROOT), str(host / owner / name))
     os.environ |= {
         "BOOK_REPOSITORY": TRIAL,
+        "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # old ipykernel's remark on every start
         "BOOK_COMMIT": home.commit,
         "GIT_CONFIG_COUNT": "2",
         "GIT_CONFIG_KEY_0": f"url.{host.as_uri()}/.insteadOf",
@@ -141,7 +142,7 @@ def check_chapter(path: Path, python: Path, folder: Path, home: Address) -> floa
         CheckError: if a cell fails, or if it installs another attnlib or anything else.
     """
     pip = (str(python), "-m", "pip", "--disable-pip-version-check")
-    subprocess.run([*pip, "uninstall", "--quiet", "--yes", "attnlib"], check=False)
+    run(*pip, "uninstall", "--quiet", "--yes", "attnlib")
     before = run(*pip, "freeze").splitlines()
     empty = folder / "empty" / path.stem
     empty.mkdir(parents=True)
