@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import html
+import itertools
 import re
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
+from docutils import nodes
+from docutils.nodes import document
 from sphinx.application import Sphinx
 from sphinx.config import Config
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "tools"))
 
 import address
+import icons
 
 # myst-nb gives each folded cell this name, which hides the words a reader sees on it.
 FOLD_LABEL = '<summary aria-label="Toggle hidden content">'
@@ -29,12 +35,29 @@ SCRIPT = re.compile(r'<script(?P<rest>[^>]* src="(?P<path>[^"?]+)[^"]*"[^>]*)></
 DEFER = re.compile(r' defer(="defer")?')
 
 
+# Made only for a book that has an address: a sitemap, a page for what is not found, and
+# titles, descriptions and pictures for who is sent a link.
+ONLINE = ("sphinx_sitemap", "notfound.extension", "sphinxext.opengraph")
+
+
+LONGEST_DESCRIPTION = 160  # characters that a list of search results shows
+FORMULA = "\N{OBJECT REPLACEMENT CHARACTER}"
+
+
 def lead_home(app: Sphinx, config: Config):
     """Give pages the address of this repository, if there is one: buttons, canonical links."""
     home = address.find()
     if home is None:
         return
-    config.html_baseurl = home.site
+    config.html_baseurl = config.ogp_site_url = home.site
+    config.ogp_site_name = config.html_title
+    config.ogp_enable_meta_description = False  # describe() has better ones
+    config.ogp_social_cards = {"enable": False}
+    config.ogp_use_first_image = True
+    config.ogp_image = f"{home.site}_images/variants.png"  # where a page has no picture
+    config.sitemap_url_scheme = "{link}"  # one language, one version
+    config.sitemap_show_lastmod = False
+    config.notfound_urls_prefix = urlsplit(home.site).path
     config.html_theme_options |= {
         "repository_url": home.repository,
         "repository_branch": address.BRANCH,
@@ -48,6 +71,38 @@ def name_folds_by_their_words(app: Sphinx, page: str, template: str, context: di
     """Let the visible words of a folded cell be its accessible name."""
     if "body" in context:
         context["body"] = context["body"].replace(FOLD_LABEL, "<summary>")
+
+
+def describe(app: Sphinx, page: str, template: str, context: dict, doctree: document | None):
+    """Say in the page's head what the page is about: its first sentences, without formulas."""
+    sentences = first_sentences(doctree) if doctree is not None else []
+    text = ""
+    for sentence in sentences:
+        if len(text) + len(sentence) > LONGEST_DESCRIPTION:
+            break
+        text = f"{text} {sentence}".strip()
+    if text:
+        tag = r'(<meta [^>]*content=")[^"]*("[^>]*name="description")'
+        graph = r'(<meta property="og:description" content=")[^"]*(")'
+        tags = context.get("metatags", "")
+        for pattern in (tag, graph):
+            tags = re.sub(pattern, lambda m: m[1] + html.escape(text) + m[2], tags)
+        context["metatags"] = tags
+
+
+def first_sentences(doctree: document) -> list[str]:
+    """Return the sentences of a page's first paragraphs, up to the first formula."""
+    sentences = []
+    for paragraph in list(doctree.findall(nodes.paragraph))[:3]:
+        if not isinstance(paragraph.parent, nodes.section):
+            continue
+        marked = paragraph.deepcopy()
+        for formula in list(marked.findall(nodes.math)):
+            formula.replace_self(nodes.Text(FORMULA))
+        words = " ".join(marked.astext().removeprefix("The question:").split())
+        words = words[:1].upper() + words[1:]
+        sentences += re.split(r"(?<=[.?!])\s+", words)
+    return list(itertools.takewhile(lambda sentence: FORMULA not in sentence, sentences))
 
 
 def waiting(script: re.Match) -> str:
@@ -64,19 +119,28 @@ def revise(app: Sphinx, error: Exception | None):
     """Change what no template lets one change: let scripts wait, and leave fonts to CSS."""
     if error is not None or app.builder.format != "html":
         return
-    for docname in (*app.env.found_docs, "search"):
-        path = Path(app.builder.get_outfilename(docname))
+    shape = icons.shapes(icons.find_script().read_text(encoding="utf-8"))
+    for path in [*app.outdir.glob("*.html"), *app.outdir.glob("chapters/*.html")]:
         page = path.read_text(encoding="utf-8")
-        revised = FONT_PRELOAD.sub("", page)
-        if docname != "search" and "data-waits" not in page:  # searching is all that page does
+        revised = icons.drawn(FONT_PRELOAD.sub("", page), shape)
+        if (
+            path.name != "search.html" and "data-waits" not in page
+        ):  # searching is all that page does
             revised = SCRIPT.sub(waiting, revised)
         if revised != page:
             path.write_text(revised, encoding="utf-8")
+    static = app.outdir / "_static"
+    for unused in {*static.rglob("*.map"), *static.rglob("fontawesome.js*")}:
+        unused.unlink()
 
 
 def setup(app: Sphinx) -> dict:
     """Connect to Sphinx."""
-    app.connect("config-inited", lead_home)
+    if address.find() is not None:
+        for extension in ONLINE:
+            app.setup_extension(extension)
+    app.connect("config-inited", lead_home, priority=100)  # before theirs
     app.connect("html-page-context", name_folds_by_their_words)
+    app.connect("html-page-context", describe, priority=900)  # after opengraph has its tags
     app.connect("build-finished", revise)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

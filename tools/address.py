@@ -1,13 +1,14 @@
 """Where the book lives on GitHub and on the web: the only place that knows it.
 
-No address is written down anywhere. It is that of the repository in which the book is built, so
-a fork points to itself. Asked in turn:
+No address is written down anywhere. It is that of the repository from which the book is
+published, so a fork points to itself. ``make publish`` asks in turn:
 
 - ``BOOK_REPOSITORY``, ``owner/name`` or an address on GitHub, for a trial;
 - ``GITHUB_REPOSITORY``, which GitHub sets where a workflow runs;
 - the remote ``origin`` of this clone, if it is on GitHub.
 
-If none of them knows, there is no address, and pages have no button that would lead nowhere.
+It sets ``BOOK_REPOSITORY``, and only where that is set do pages get an address. A book that is
+built without being published has none, and no button that would lead nowhere.
 
     python tools/address.py   say what is known
 """
@@ -86,28 +87,35 @@ def git(*arguments: str) -> str:
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
+def repository() -> str:
+    """Return ``owner/name`` of the repository to publish from; empty if nobody knows."""
+    said = os.environ.get("BOOK_REPOSITORY") or os.environ.get("GITHUB_REPOSITORY") or ""
+    remote = git("remote", "get-url", "origin")
+    if not said and "github.com" in remote:  # a path such as ../there has two parts as well
+        said = remote
+    return "/".join(parts(said) or ())
+
+
 def find() -> Address | None:
-    """Return where this book lives, or None if nobody knows.
+    """Return where the book that is being built lives, or None if it is not published.
 
     Raises:
         ValueError: if ``BOOK_REPOSITORY`` is no repository on GitHub.
     """
     wanted = os.environ.get("BOOK_REPOSITORY", "")
-    if wanted and parts(wanted) is None:
-        raise ValueError(f"BOOK_REPOSITORY must be owner/name on GitHub, got {wanted!r}")
-    said = os.environ.get("GITHUB_REPOSITORY", "")
-    remote = git("remote", "get-url", "origin")
-    on_github = "github.com" in remote  # a path such as ../there has two parts as well
-    found = parts(wanted or said or (remote if on_github else ""))
-    commit = os.environ.get("BOOK_COMMIT") or git("rev-parse", "HEAD")
-    if found is None or not commit:
+    if not wanted:
         return None
+    found = parts(wanted)
+    if found is None:
+        raise ValueError(f"BOOK_REPOSITORY must be owner/name on GitHub, got {wanted!r}")
+    commit = git("rev-parse", "HEAD")
     site = os.environ.get("BOOK_SITE", "") or site_of(*found)
     return Address(*found, commit, site.rstrip("/") + "/")
 
 
 def main() -> int:
     """Say what is known; return the exit status."""
+    os.environ["BOOK_REPOSITORY"] = repository()
     address = find()
     if address is None:
         print("no address: no remote on GitHub, BOOK_REPOSITORY and GITHUB_REPOSITORY not set")

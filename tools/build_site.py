@@ -16,6 +16,8 @@ import sys
 import time
 from pathlib import Path
 
+import address
+
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "_build"
 STAMP = BUILD / "site.stamp"  # what the last good build was made from
@@ -23,6 +25,7 @@ STAMP = BUILD / "site.stamp"  # what the last good build was made from
 COLOUR = re.compile(r"\x1b\[[\d;]*m")
 PAGES = ("*.md", "chapters/*.ipynb", "images/**/*")
 LOOK = ("_config.yml", "_toc.yml", "_ext/*.py", "_static/**/*", "_templates/**/*")
+ADDRESS = ("tools/address.py",)
 
 
 def digest(*patterns: str) -> str:
@@ -35,8 +38,9 @@ def digest(*patterns: str) -> str:
 
 
 def fingerprint() -> list[str]:
-    """Return what a build is made from: requirements and look, then pages."""
-    return [digest("requirements.txt", *LOOK), digest(*PAGES)]
+    """Return what a build is made from: requirements, look and address, then pages."""
+    home = hashlib.sha256(repr(address.find()).encode()).hexdigest()
+    return [digest("requirements.txt", *LOOK, *ADDRESS) + home, digest(*PAGES)]
 
 
 def built_from() -> list[str]:

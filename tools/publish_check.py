@@ -72,7 +72,6 @@ def stand_in(folder: Path) -> Address:
     os.environ |= {
         "BOOK_REPOSITORY": TRIAL,
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # old ipykernel's remark on every start
-        "BOOK_COMMIT": home.commit,
         "GIT_CONFIG_COUNT": "2",
         "GIT_CONFIG_KEY_0": f"url.{host.as_uri()}/.insteadOf",
         "GIT_CONFIG_VALUE_0": "https://github.com/",
