@@ -48,7 +48,7 @@ normalise: .venv/ready ## bring the chapters to normal form without executing th
 	@$(PY) tools/notebooks.py --normalise-only $(CHAPTERS)
 
 .PHONY: listings
-listings: .venv/ready ## write listing cells and notation table from attnlib's source
+listings: .venv/ready ## write listing cells and tables of names from their sources
 	@$(PY) tools/notation.py --write && $(PY) tools/listings.py --write
 
 .PHONY: pictures

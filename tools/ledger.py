@@ -39,6 +39,7 @@ ROOT = Path(__file__).resolve().parent.parent
 COMMENT = re.compile(r"<!--(.*?)-->", re.DOTALL)
 EXPRESSION = re.compile(r"\s*(?P<number>\d[\d,]*(?:\.\d+)?)?\s*=\s*(?P<code>.+?)\s*", re.DOTALL)
 GIVEN = re.compile(r"\s*given\s*")
+MARK = re.compile(r"^<!-- (?:table of .*|end of table) -->$", re.MULTILINE)  # tools/notation.py
 
 FENCE = re.compile(r"^(\s*)(`{3,}|~{3,}).*?^\1\2`*\s*$", re.MULTILINE | re.DOTALL)
 CODE = re.compile(r"(?<!`)(`+)(?!`).+?(?<!`)\1(?!`)", re.DOTALL)
@@ -109,7 +110,7 @@ def load(path: Path) -> Page:
     """Return a page of the book: a notebook or a Markdown file."""
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".md":
-        return Page(path.name, list(blocks(text)), [])
+        return Page(path.name, list(blocks(MARK.sub("", text))), [])
     return of_notebook(path.name, nbformat.reads(text, as_version=4))
 
 
@@ -342,7 +343,8 @@ def excerpt(block: Block, place: int) -> str:
 
 def pages() -> list[Path]:
     """Return the pages whose numbers are held."""
-    return [ROOT / "intro.md", *sorted((ROOT / "chapters").glob("*.ipynb"))]
+    prose = ("intro.md", "names.md", "notation.md")
+    return [*(ROOT / name for name in prose), *sorted((ROOT / "chapters").glob("*.ipynb"))]
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,23 +1,35 @@
-"""Write the notation page's table from the docstring of attnlib, or check it.
+"""Write the tables of the pages on notation and on names, or check them.
 
-    python tools/notation.py --write   rewrite the table
-    python tools/notation.py --check   exit 1 if the page and the docstring differ
+    python tools/notation.py --write   rewrite the tables
+    python tools/notation.py --check   exit 1 if a page and its source differ
 
-The docstring is the source, since a reader of the package has no page at hand.
+The docstring of attnlib is the source of symbols, since a reader of the package has no page at
+hand. What others call the same thing is in names.json beside this file, by these symbols, and
+for weights by the names of the layers' parameters.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import sys
 from pathlib import Path
 
 import attnlib
+from attnlib import MultiHeadAttention, MultiHeadLatentAttention
 
-PAGE = Path(__file__).resolve().parent.parent / "notation.md"
-BEGIN = "<!-- table: from the docstring of attnlib; `make listings` writes it -->"
-END = "<!-- end of table -->"
+ROOT = Path(__file__).resolve().parent.parent
+NAMES = Path(__file__).with_name("names.json")
+TABLE = re.compile(
+    r"(?P<begin><!-- table of (?P<what>\w+): .*? -->\n).*?(?P<end><!-- end of table -->)",
+    re.DOTALL,
+)
+NOTHING = "–"
+
+
+class NamesError(Exception):
+    """A symbol that names.json lacks or has too much; the message says which."""
 
 
 def rows() -> list[tuple[str, str, str]]:
@@ -27,36 +39,100 @@ def rows() -> list[tuple[str, str, str]]:
     return [tuple(re.split(r"\s{2,}", line.strip(), maxsplit=2)) for line in lines]
 
 
+def parameters() -> list[str]:
+    """Return the names of the variants' parameters, in the order in which layers make them."""
+    latent = {"kv_lora_rank": 4, "q_lora_rank": 4, "v_head_dim": 2}
+    latent |= {"qk_nope_head_dim": 2, "qk_rope_head_dim": 2}
+    layers = (MultiHeadAttention(4, 2), MultiHeadLatentAttention(4, 2, **latent))
+    names = [key.rpartition(".")[0] for layer in layers for key in layer.state_dict()]
+    return list(dict.fromkeys(names))
+
+
+def names() -> dict[str, dict]:
+    """Return what names.json holds.
+
+    Raises:
+        NamesError: if it lacks a symbol or a parameter, or has one that does not exist.
+    """
+    found = json.loads(NAMES.read_text(encoding="utf-8"))
+    wanted = {"symbols": [symbol for symbol, _, _ in rows()], "weights": parameters()}
+    for kind, keys in wanted.items():
+        if odd := set(keys) ^ set(found[kind]):
+            raise NamesError(f"{kind}: {sorted(odd)} in names.json or in attnlib, not in both")
+        for key, row in found[kind].items():
+            if odd := set(row) - set(found["columns"]):
+                raise NamesError(f"{kind}, {key}: no column {sorted(odd)}")
+    return found
+
+
 def as_maths(symbol: str) -> str:
     """Return a symbol such as ``H_kv`` or ``d_h^R`` as dollar maths."""
     symbol = symbol.replace("d_model", r"d_\text{model}")
     return "$" + re.sub(r"_([a-z]{2,})", r"_{\1}", symbol) + "$"
 
 
+def as_table(head: list[str], body: list[list[str]]) -> str:
+    """Return a table in Markdown."""
+    lines = [f"| {' | '.join(line)} |" for line in (head, *body)]
+    return "\n".join([lines[0], "|---" * len(head) + "|", *lines[1:]])
+
+
+def notation() -> str:
+    """Return the table of symbols."""
+    body = [[as_maths(symbol), f"`{code}`", meaning] for symbol, code, meaning in rows()]
+    return as_table(["symbol", "in code", "meaning"], body)
+
+
+def elsewhere(kind: str, found: dict[str, dict]) -> str:
+    """Return the table of what others call the symbols or the weights."""
+    if kind == "symbols":
+        first = [(key, f"{as_maths(key)} `{code}`") for key, code, _ in rows()]
+    else:
+        first = [(key, f"`{key}`") for key in parameters()]
+    body = [
+        [shown, *(found[kind][key].get(column, NOTHING) for column in found["columns"])]
+        for key, shown in first
+    ]
+    return as_table(["here", *found["columns"].values()], body)
+
+
+def sources(found: dict[str, dict]) -> str:
+    """Return the list of where the names were read."""
+    lines = []
+    for column, title in found["columns"].items():
+        links = (f"[{name}]({link})" for name, link in found["sources"][column].items())
+        lines.append(f"- {title}: {', '.join(links)}.")
+    return "\n".join(lines)
+
+
 def page(text: str) -> str:
-    """Return the page's text with today's table in it."""
-    lines = ["| symbol | in code | meaning |", "|---|---|---|"]
-    for symbol, code, meaning in rows():
-        lines.append(f"| {as_maths(symbol)} | `{code}` | {meaning} |")
-    before, rest = text.split(BEGIN)
-    _, after = rest.split(END)
-    return f"{before}{BEGIN}\n\n" + "\n".join(lines) + f"\n\n{END}{after}"
+    """Return a page's text with today's tables in it."""
+    found = names()
+    made = {
+        "notation": notation(),
+        "symbols": elsewhere("symbols", found),
+        "weights": elsewhere("weights", found),
+        "sources": sources(found),
+    }
+    return TABLE.sub(lambda t: f"{t['begin']}\n{made[t['what']]}\n\n{t['end']}", text)
 
 
 def main() -> int:
-    """Write or check the page."""
+    """Write or check the pages."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     mode = parser.add_mutually_exclusive_group(required=True)
-    mode.add_argument("--write", action="store_true", help="rewrite the table")
+    mode.add_argument("--write", action="store_true", help="rewrite the tables")
     mode.add_argument("--check", action="store_true", help="only look")
-    stored = PAGE.read_text(encoding="utf-8")
-    wanted = page(stored)
-    if parser.parse_args().write:
-        PAGE.write_text(wanted, encoding="utf-8")
-    elif stored != wanted:
-        print("notation.md and the docstring of attnlib differ: run `make listings`")
-        return 1
-    return 0
+    writing, status = parser.parse_args().write, 0
+    for path in (ROOT / "notation.md", ROOT / "names.md"):
+        stored = path.read_text(encoding="utf-8")
+        wanted = page(stored)
+        if writing:
+            path.write_text(wanted, encoding="utf-8")
+        elif stored != wanted:
+            print(f"{path.name} and its source differ: run `make listings`")
+            status = 1
+    return status
 
 
 if __name__ == "__main__":

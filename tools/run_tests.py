@@ -47,6 +47,7 @@ def pytest(*arguments: str) -> tuple[str, ...]:
 GUARD_FILES = (
     "test_notebooks.py",
     "test_learning.py",
+    "test_names.py",
     "test_numbers.py",
     "test_repository.py",
     "test_tools.py",
@@ -73,7 +74,7 @@ STEPS = (
     ),
     Step(
         "listings",
-        "listing cells and the notation table show the library's own source",
+        "listing cells, notation and names show the library's own source",
         (tool("listings", "--check"), tool("notation", "--check")),
         "`make listings`, then `make notebooks`.",
     ),
