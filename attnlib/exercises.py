@@ -815,7 +815,11 @@ def grade_heads(mine: Callable[..., nn.Module]) -> Grade:
     def in_turns_back(x: Tensor) -> Tensor:
         return x.permute(0, 2, 3, 1).flatten(2)
 
+    def whole(x: Tensor, H: int) -> Tensor:
+        return x[:, None]
+
     wrong = {
+        "one head as wide as all of them together: nothing is split.": by(whole, merge_heads),
         "heads are split by a view alone, and merged right. View to (B, T, H, D), then swap"
         " the axes 1 and 2.": by(view, merge_heads),
         "heads are split right, and merged without swapping the axes back. (B, H, T, D) has"
