@@ -390,8 +390,8 @@ class Witness(TorchDispatchMode):
                 numbers = x.untyped_storage().nbytes() // x.element_size()  # expand adds none
                 if numbers >= self.limit:
                     where = own_line() or str(operator)
-                    self.found = f"`{where}` made a tensor of {numbers:,} numbers, as many as"
-                    self.found += " a K of its own for each query head has"
+                    self.found = f"`{where}` made a tensor of {numbers:,} numbers, no fewer"
+                    self.found += " than a K of its own for each query head has"
         return result
 
 
