@@ -12,13 +12,17 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 import textwrap
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from attnlib.labs.model import TinyLM
+from attnlib.labs.train import next_byte_loss
 from attnlib.properties import (
     CHECKS,
     FAILS,
@@ -600,21 +604,132 @@ def marks(reports: Reports) -> str:
     return "".join({FAILS: "X", HOLDS: ".", NOT_ASKED: " "}[r.verdict] for r in reports)
 
 
+def rooms() -> dict[str, dict[str, str]]:
+    """All bugs with their marks, room by room.
+
+    Returns:
+        For each room the marks of its bugs, by name, as :func:`marks` writes them.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for name, bug in BUGS.items():
+        found.setdefault(bug.room, {})[name] = marks(matrix()[name])
+    return found
+
+
 def table() -> str:
     """All bugs against all checks, narrow enough for a phone.
 
     Returns:
-        A legend of the columns, and one line for each bug below its room.
+        A legend of the columns, then for each room its letters and one line a bug.
     """
     letters = "abcdefghijklmnopqrstuvwxyz"[: len(CHECKS)]
     lines = [f"{letter} {check}" for letter, check in zip(letters, CHECKS, strict=True)]
-    room = ""
-    for name, bug in BUGS.items():
-        if bug.room != room:
-            room = bug.room
-            lines += ["", f"{room:30}{letters}"]
-        lines.append(f"{name:30}{marks(matrix()[name])}".rstrip())
+    for room, bugs in rooms().items():
+        lines += ["", f"{room:30}{letters}"]
+        lines += [f"{name:30}{mark}".rstrip() for name, mark in bugs.items()]
     return "\n".join(lines)
+
+
+# What training notices. The text is a pattern of 8 random symbols, again and again: to know the
+# next one, look 8 tokens back.
+SYMBOLS, PERIOD, LENGTH = 16, 8, 32
+
+# Nats a token that nobody can do better than: the first pattern is a guess, but for its first
+# symbol, which is given.
+LEAST_LOSS = math.log(SYMBOLS) * (PERIOD - 1) / LENGTH
+
+
+class Losses(NamedTuple):
+    """What a model that was trained with a layer has lost at the end, in nats a token.
+
+    Attributes:
+        trained: reading whole texts, as in training.
+        decoded: reading the same texts token by token, with a cache.
+    """
+
+    trained: float
+    decoded: float
+
+
+def patterns(count: int, generator: torch.Generator) -> Tensor:
+    """Draw texts in which a pattern of 8 symbols comes again and again.
+
+    Args:
+        count: texts.
+        generator: of the symbols.
+
+    Returns:
+        Tokens, int64, shape ``(count, 33)``.
+    """
+    pattern = torch.randint(0, SYMBOLS, (count, PERIOD), generator=generator)
+    return pattern.repeat(1, LENGTH // PERIOD + 1)[:, : LENGTH + 1]
+
+
+def train_with(kind: type[nn.Module], *, steps: int = 100, **options: object) -> Losses:
+    """Train a small model with a layer, and let it read what it did not see.
+
+    Args:
+        kind: class of the layer.
+        steps: batches of 32 texts.
+        options: of the layer, beyond its sizes.
+
+    Returns:
+        Both losses. :data:`LEAST_LOSS` is the least that an honest model can have.
+    """
+    sizes = {"n_kv_heads": 2, "rope": Rope(), **options}
+    if issubclass(kind, PlainLatentAttention):
+        sizes = {"kv_lora_rank": 24, "qk_nope_head_dim": 8, "qk_rope_head_dim": 8}
+        sizes |= {"v_head_dim": 8, **options}
+    generator = torch.Generator().manual_seed(1)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = TinyLM(lambda: kind(32, 4, **sizes), d_model=32, n_layers=1, d_ff=64)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        next_byte_loss(model, patterns(32, generator)).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+    with torch.no_grad():
+        text, caches = patterns(64, generator), model.new_caches(64, LENGTH)
+        decoded = [model(text[:, [t]], caches) for t in range(LENGTH)]  # (64, 1, 256) each
+        by_token = F.cross_entropy(torch.cat(decoded, dim=1).mT, text[:, 1:])
+        return Losses(next_byte_loss(model, text).item(), by_token.item())
+
+
+def beside_right(loss: float, right: float) -> str:
+    """Say how a loss stands beside that of the right layer.
+
+    Args:
+        loss: of a model with a bug, in nats a token.
+        right: of a model without.
+
+    Returns:
+        "too good" where no honest model can get, "worse" from 0.3 nats on, or "as right".
+    """
+    if loss < LEAST_LOSS - 0.1:
+        return "too good"
+    return "worse" if loss > right + 0.3 else "as right"
+
+
+@functools.cache
+def training() -> dict[str, tuple[str, str]]:
+    """Train a small model with each bug, which takes half a minute.
+
+    Returns:
+        By the name of the bug, how the loss of reading whole texts and that of decoding stand
+        beside those of the right layer.
+    """
+    rights = {kind: train_with(kind) for kind in (PlainAttention, PlainLatentAttention)}
+    said = {}
+    for name, bug in BUGS.items():
+        right = rights[bug.right]
+        options = dict(bug.options)
+        if "n_kv_heads" in options:
+            options["n_kv_heads"] = 4  # all heads of this model
+        losses = train_with(bug.layer, **options)
+        said[name] = tuple(map(beside_right, losses, right))
+    return said
 
 
 GITHUB = "https://github.com/"

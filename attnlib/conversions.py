@@ -50,10 +50,11 @@ def mha_to_gqa(
     choose = {"mean": mean_head, "first": first_head, "random": random_head(generator)}
     if how not in choose:
         raise ValueError(f"how must be one of {', '.join(choose)}, got {how!r}")
-    weights = {name: weight.clone() for name, weight in layer.state_dict().items()}
-    for name in [name for name in weights if name.startswith(("k_proj", "v_proj"))]:
-        heads = weights[name].unflatten(0, (n_kv_heads, G, layer.head_dim))
-        weights[name] = choose[how](heads).flatten(0, 1)  # (H_kv * D, d_model), or (H_kv * D,)
+    weights = layer.state_dict()
+    for name, weight in weights.items():
+        if name.startswith(("k_proj", "v_proj")):  # also their biases, if there are any
+            heads = weight.unflatten(0, (n_kv_heads, G, layer.head_dim))  # (H_kv, G, D, ...)
+            weights[name] = choose[how](heads).flatten(0, 1)  # (H_kv * D, ...)
     gqa = GroupedQueryAttention(
         layer.q_proj.in_features, layer.n_heads, n_kv_heads, head_dim=layer.head_dim,
         bias="q_proj.bias" in weights, rope=layer.rope,

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from attnlib.bugs import BUGS, GROUPED, LATENT, PlainAttention, PlainLatentAttention
 from attnlib.core import attention, fused_attention, merge_heads, split_heads
 from attnlib.costs import Geometry, kv_cache_bytes
 from attnlib.grading import (
@@ -38,6 +39,7 @@ from attnlib.mla import MultiHeadLatentAttention
 from attnlib.models import MODELS
 from attnlib.mqa import MultiQueryAttention
 from attnlib.properties import (
+    CHECKS,
     FAILS,
     HOLDS,
     TOKENS,
@@ -388,8 +390,8 @@ class Witness(TorchDispatchMode):
                 numbers = x.untyped_storage().nbytes() // x.element_size()  # expand adds none
                 if numbers >= self.limit:
                     where = own_line() or str(operator)
-                    self.found = f"`{where}` made a tensor of {numbers:,} numbers, as many as"
-                    self.found += " a K of its own for each query head has"
+                    self.found = f"`{where}` made a tensor of {numbers:,} numbers, no fewer"
+                    self.found += " than a K of its own for each query head has"
         return result
 
 
@@ -813,7 +815,11 @@ def grade_heads(mine: Callable[..., nn.Module]) -> Grade:
     def in_turns_back(x: Tensor) -> Tensor:
         return x.permute(0, 2, 3, 1).flatten(2)
 
+    def whole(x: Tensor, H: int) -> Tensor:
+        return x[:, None]
+
     wrong = {
+        "one head as wide as all of them together: nothing is split.": by(whole, merge_heads),
         "heads are split by a view alone, and merged right. View to (B, T, H, D), then swap"
         " the axes 1 and 2.": by(view, merge_heads),
         "heads are split right, and merged without swapping the axes back. (B, H, T, D) has"
@@ -1307,3 +1313,57 @@ def grade_mqa_to_mla(mine: Callable[[MultiQueryAttention], nn.Module]) -> Grade:
                 if same(answer, mqa_as_mla(layer, **options)(x)):
                     remark = f"Your answers are those of a known mistake: {hint}"
     return Grade(name, Reports(reports), remark)
+
+
+def grade_cache_check(mine: Callable[[nn.Module], bool]) -> Grade:
+    """Grade a check that a cache changes no output (chapter 13).
+
+    Args:
+        mine: takes a layer and says whether tokens that come in several calls, with a cache,
+            get the outputs that they get in one call.
+
+    Returns:
+        The grade. Wrong layers whose caches are right have to pass.
+    """
+    layers = {
+        "right": PlainAttention(**GROUPED),
+        "right, with RoPE": PlainAttention(**GROUPED, rope=Rope()),
+        "right, latents": PlainLatentAttention(**LATENT),
+        "tiled heads": BUGS["repeat for repeat_interleave"].build(),
+        "expanded cache": BUGS["cache of expanded heads"].build(),
+        "RoPE restarts": BUGS["RoPE restarts at decode"].build(),
+        "mask restarts": BUGS["mask restarts behind a cache"].build(),
+        "no mask in a chunk": BUGS["no mask behind a cache"].build(),
+        "one memory for all": BUGS["one memory for all sequences"].build(),
+        "latents not normed": BUGS["latent cached before its norm"].build(),
+        "rotary keys lost": BUGS["rotary key not cached"].build(),
+    }
+
+    def answers_to(*plans: list[int], batch: int = 3) -> Callable[[nn.Module], bool]:
+        def ask(layer: nn.Module) -> bool:
+            x = hidden(layer)[:batch]
+            with torch.no_grad():
+                want = layer(x)
+                return all(torch.allclose(in_steps(layer, x, plan), want) for plan in plans)
+
+        return ask
+
+    return grade_function(
+        mine,
+        lambda layer: CHECKS["cached = uncached"](layer).verdict == HOLDS,
+        {name: (prepared(layer),) for name, layer in layers.items()},
+        look_alikes={
+            "every layer passes. Let the tokens come in several calls, and compare with one"
+            " call.": lambda layer: True,
+            "no layer passes. Compare to rounding, with torch.allclose, and take a new cache"
+            " for each try.": lambda layer: False,
+            "a single call. A cache shows its mistakes when it is read, so at least two calls"
+            " are needed.": answers_to([TOKENS]),
+            "a single token at a time behind the cached ones. It needs no mask; several in one"
+            " call do.": answers_to([1] * TOKENS),
+            "a single sequence. What the sequences of a batch share shows only if there are"
+            " two.": answers_to([1] * TOKENS, [3, TOKENS - 3], batch=1),
+            "a single sequence, and a single token at a time. Take a batch, and steps of"
+            " several tokens too.": answers_to([1] * TOKENS, batch=1),
+        },
+    )

@@ -187,8 +187,9 @@ def equals_the_reference(layer: nn.Module, reference: nn.Module | None = None) -
         )
     else:
         hint = (
-            "already token 0 is wrong, which sees only itself. Scores cannot matter there;"
-            " look at how heads are split and merged, and at the values."
+            "already token 0 is wrong, which should see only itself. If nothing leaks from later"
+            " tokens, scores cannot matter there: look at how heads are split and merged, and at"
+            " the values."
         )
     wrong = [t for t in range(TOKENS) if off[t] >= TOLERANCE]
     raise BrokenError(

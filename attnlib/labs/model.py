@@ -10,7 +10,7 @@ BYTES = 256  # the vocabulary
 
 
 class Block(nn.Module):
-    """One layer: attention and a feed-forward part, each behind a norm and added to its input.
+    """One layer: attention and feed-forward part, each behind a norm and added to its input.
 
     Args:
         attention (nn.Module): of width ``d_model``.

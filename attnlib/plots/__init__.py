@@ -28,6 +28,7 @@ from attnlib.plots.look import (
     tint,
 )
 from attnlib.plots.measured import step_times
+from attnlib.plots.museum import bugs_and_checks
 from attnlib.plots.overview import variants
 from attnlib.plots.roofline import Roof, rooflines
 from attnlib.plots.rotation import (
@@ -49,6 +50,7 @@ __all__ = [
     "arrow",
     "blank",
     "box",
+    "bugs_and_checks",
     "by_head",
     "cache_growth",
     "cache_over_kv_heads",

@@ -106,7 +106,7 @@ def healing(
 
     Args:
         panels: title of a panel to its curves: a key of :data:`WAYS` to one estimate for each
-            of the percents, in nats a byte.
+            of the percents, or for the last ones of them, in nats a byte.
         percents: of the original steps, the first one 0.
         unconverted: one estimate for each of the percents.
 
@@ -120,7 +120,7 @@ def healing(
         ax.plot(places, [some.mean for some in unconverted], color=GREY, label="not converted")
         for shift, (way, some) in enumerate(curves.items()):
             color, line, mark = WAYS[way]
-            beside = [place + 0.06 * (shift - 1) for place in places]
+            beside = [place + 0.06 * (shift - 1) for place in places][-len(some) :]
             ax.errorbar(beside, [e.mean for e in some], yerr=[e.half for e in some],
                         color=color, linestyle=line, marker=mark, capsize=3, linewidth=1.6,
                         label=way)  # fmt: skip
@@ -183,7 +183,7 @@ def loss_by_cache(
         The figure.
     """
     width = 3.1 * len(panels) + 0.4
-    fig, axes = plt.subplots(1, len(panels), figsize=(width, 3.7), sharey=True, squeeze=False)
+    fig, axes = plt.subplots(1, len(panels), figsize=(width, 3.7), squeeze=False)
     for ax, (title, curves) in zip(axes[0], panels.items(), strict=True):
         ax.axhline(unconverted[title].mean, color=GREY, label="not converted")
         for way, points in curves.items():

@@ -26,6 +26,7 @@ from torch import nn
 import attnlib
 from attnlib import Rope, bugs
 from attnlib.bugs import BUGS, PlainAttention, PlainLatentAttention, matrix, smallest_sets
+from attnlib.plots import bugs_and_checks
 from attnlib.properties import CHECKS, FAILS, HOLDS, check_layer
 
 PAIRS = {
@@ -213,3 +214,31 @@ def test_the_table_fits_a_phone():
         row = next(line for line in lines if line.startswith(f"{name} "))
         for i, report in enumerate(reports):
             assert (row.ljust(42)[30 + i] == "X") == (report.verdict == FAILS)
+
+
+def test_the_picture_has_a_cross_for_each_catch():
+    """Catches a picture that drops a bug or a check."""
+    figure = bugs_and_checks(bugs.rooms(), CHECKS)
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    assert texts.count("\N{MULTIPLICATION SIGN}") == sum(
+        len(reports.failed) for reports in matrix().values()
+    )
+    assert {*BUGS, *CHECKS} <= set(texts)
+
+
+def test_training_goes_down_and_does_not_beat_the_least_loss():
+    """Catches a model that learns nothing, and a task whose least loss is wrong."""
+    right = bugs.train_with(PlainAttention)
+    assert bugs.LEAST_LOSS < right.trained < 1.2  # from ln 16 = 2.8
+    assert abs(right.trained - right.decoded) < 1e-4
+    leaky = bugs.train_with(BUGS["mask added as 0 and 1"].layer)
+    assert leaky.trained < bugs.LEAST_LOSS - 0.2
+    assert leaky.decoded > right.decoded + 0.5
+    assert bugs.train_with(PlainAttention) == right
+
+
+@pytest.mark.parametrize(
+    ("loss", "words"), [(0.1, "too good"), (0.7, "as right"), (1.0, "as right"), (1.5, "worse")]
+)
+def test_losses_in_words(loss, words):
+    assert bugs.beside_right(loss, right=0.8) == words

@@ -195,6 +195,7 @@ HEADS = {
     "goes to one head. A head has D numbers": heads_layer(turns_cut, right_join),
     "merged number by number in turns": heads_layer(right_cut, turns_join),
     "goes to one head, on both sides": heads_layer(turns_cut, turns_join),
+    "nothing is split": heads_layer(lambda x, *sizes: x, lambda x, *sizes: x),
 }
 
 
