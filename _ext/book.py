@@ -18,6 +18,7 @@ sys.path.append(str(Path(__file__).resolve().parent.parent / "tools"))
 
 import address
 import icons
+import policy
 
 # myst-nb gives each folded cell this name, which hides the words a reader sees on it.
 FOLD_LABEL = '<summary aria-label="Toggle hidden content">'
@@ -123,10 +124,10 @@ def revise(app: Sphinx, error: Exception | None):
     for path in [*app.outdir.glob("*.html"), *app.outdir.glob("chapters/*.html")]:
         page = path.read_text(encoding="utf-8")
         revised = icons.drawn(FONT_PRELOAD.sub("", page), shape)
-        if (
-            path.name != "search.html" and "data-waits" not in page
-        ):  # searching is all that page does
+        searches = path.name == "search.html"  # that is all it does, so it does it at once
+        if not searches and "data-waits" not in page:
             revised = SCRIPT.sub(waiting, revised)
+        revised = policy.guarded(revised)
         if revised != page:
             path.write_text(revised, encoding="utf-8")
     static = app.outdir / "_static"

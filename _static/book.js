@@ -17,3 +17,9 @@
   window.addEventListener("afterprint", () => print(false));
   window.matchMedia("print").addEventListener("change", (medium) => print(medium.matches));
 })();
+
+// Buttons of the theme that had their call in an attribute, which the page's policy stops.
+document.addEventListener("click", (event) => {
+  const button = event.target.closest?.("[data-click]");
+  if (button) window[button.dataset.click]?.();
+});
