@@ -31,6 +31,18 @@ book: site ## build the book and serve it on localhost
 site: .venv/ready ## build the book into _build/html
 	@$(PY) tools/build_site.py
 
+.PHONY: downloads
+downloads: .venv/ready ## make the PDF and the zip, in _build/html/downloads
+	@$(PY) tools/downloads.py
+
+.PHONY: publish
+publish: .venv/ready ## run the notebooks, then build the book with its address, PDF and zip
+	@$(PY) tools/publish_site.py
+
+.PHONY: publish-check
+publish-check: .venv/ready ## prove here that a published copy works: buttons, install, every chapter
+	@$(PY) tools/publish_check.py $(CHAPTERS)
+
 .PHONY: test
 test: .venv/ready ## run everything that has to hold (STEPS="lint unit" for some of it)
 	@$(PY) tools/run_tests.py $(STEPS)

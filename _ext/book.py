@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import itertools
+import os
 import re
 import sys
 from pathlib import Path
@@ -66,6 +67,12 @@ def lead_home(app: Sphinx, config: Config):
         "launch_buttons": {"colab_url": address.COLAB, "notebook_interface": "classic"},
         "use_repository_button": True,
     }
+
+
+def tell_what_is_known(app: Sphinx, page: str, template: str, context: dict, doctree):
+    """Give templates what `make publish` knows: downloads, and when the notebooks last ran."""
+    context["downloads"] = os.environ.get("BOOK_DOWNLOADS", "")
+    context["checked"] = os.environ.get("BOOK_CHECKED", "")
 
 
 def name_folds_by_their_words(app: Sphinx, page: str, template: str, context: dict, doctree):
@@ -141,6 +148,7 @@ def setup(app: Sphinx) -> dict:
         for extension in ONLINE:
             app.setup_extension(extension)
     app.connect("config-inited", lead_home, priority=100)  # before theirs
+    app.connect("html-page-context", tell_what_is_known)
     app.connect("html-page-context", name_folds_by_their_words)
     app.connect("html-page-context", describe, priority=900)  # after opengraph has its tags
     app.connect("build-finished", revise)

@@ -32,7 +32,7 @@ def shapes(script: str) -> Callable[[str], tuple[str, str, str]]:
     @cache
     def shape(name: str) -> tuple[str, str, str]:
         entry = (
-            rf'["\']?\b{re.escape(name)}["\']?:\[(\d+),(\d+),\[[^\]]*\],"[0-9a-f]+","([^"]+)"'
+            rf'(?<![\w-]){re.escape(name)}["\']?:\[(\d+),(\d+),\[[^\]]*\],"[0-9a-f]+","([^"]+)"'
         )
         found = re.findall(entry, script)
         if not found:

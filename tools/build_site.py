@@ -26,6 +26,7 @@ COLOUR = re.compile(r"\x1b\[[\d;]*m")
 PAGES = ("*.md", "chapters/*.ipynb", "images/**/*")
 LOOK = ("_config.yml", "_toc.yml", "_ext/*.py", "_static/**/*", "_templates/**/*")
 ADDRESS = ("tools/address.py",)
+KNOWN = ("BOOK_REPOSITORY", "BOOK_SITE", "BOOK_DOWNLOADS", "BOOK_CHECKED")  # from make publish
 
 
 def digest(*patterns: str) -> str:
@@ -39,7 +40,8 @@ def digest(*patterns: str) -> str:
 
 def fingerprint() -> list[str]:
     """Return what a build is made from: requirements, look and address, then pages."""
-    home = hashlib.sha256(repr(address.find()).encode()).hexdigest()
+    known = [address.find(), *(os.environ.get(name) for name in KNOWN)]
+    home = hashlib.sha256(repr(known).encode()).hexdigest()
     return [digest("requirements.txt", *LOOK, *ADDRESS) + home, digest(*PAGES)]
 
 

@@ -135,7 +135,7 @@ def main(argv: list[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.parse_args(argv)
-    os.environ["BOOK_DOWNLOADS"] = "1"  # pages have links to what is made here
+    os.environ["BOOK_DOWNLOADS"] = NAME  # pages have links to what is made here
     if status := build_site.build(fresh=False):
         return status
     FOLDER.mkdir(exist_ok=True)
