@@ -137,6 +137,9 @@ def revise(app: Sphinx, error: Exception | None):
         revised = policy.guarded(revised)
         if revised != page:
             path.write_text(revised, encoding="utf-8")
+    if home := address.find():
+        robots = f"User-agent: *\nAllow: /\n\nSitemap: {home.site}sitemap.xml\n"
+        (app.outdir / "robots.txt").write_text(robots, encoding="utf-8")
     static = app.outdir / "_static"
     for unused in {*static.rglob("*.map"), *static.rglob("fontawesome.js*")}:
         unused.unlink()
