@@ -50,6 +50,7 @@ GUARD_FILES = (
     "test_names.py",
     "test_numbers.py",
     "test_repository.py",
+    "test_publish.py",
     "test_tools.py",
 )
 
