@@ -120,6 +120,12 @@ STEPS = (
         "if the new outputs are right, `make notebooks` stores them; if not, it is a bug.",
     ),
     Step(
+        "editions",
+        "students' notebooks hold no solution and run, slides ask no network",
+        (pytest("tests/test_editions.py"),),
+        "`make editions` writes them to _build/editions, to look at.",
+    ),
+    Step(
         "site",
         "the book builds from nothing without a warning",
         (tool("build_site", "--fresh"),),
