@@ -10,6 +10,7 @@ Nothing of this is stored: it is written to _build/editions, from the chapters a
   options have letters to vote by. Outputs are cleared, since they answer the questions above
   them. Invisible comments go as well: the one that holds a number sits behind the right one.
 - ``instructor``: the chapter with the same letters, and all that is folded away unfolded.
+- ``inventory.md``: the questions of the concept inventory on instructors.md, without its key.
 - ``slides``: what is shown stays, what is said goes to the speaker's notes. reveal.js and
   MathJax come from installed packages and lie beside the slides, which ask no network.
 """
@@ -367,6 +368,16 @@ def copy_scripts(folder: Path) -> None:
     shutil.copy(package("sphinx-mathjax-offline", "static", "mathjax", "tex-svg.js"), folder)
 
 
+# The concept inventory.
+
+
+def inventory(page: str) -> str:
+    """Return the questions of the concept inventory, without the key."""
+    questions = page.split("### The ten questions\n", 1)[1].split("\n### ", 1)[0]
+    plain = COMMENT.sub("", DETAILS.sub("", questions))
+    return "# Ten questions\n\n" + re.sub(r"\n{3,}", "\n\n", plain).strip() + "\n"
+
+
 # All of them.
 
 
@@ -382,6 +393,8 @@ def build(paths: list[Path], folder: Path = BUILD, *, keep_outputs: bool = False
     for name in ("student", "instructor", "slides"):
         (folder / name).mkdir(parents=True)
     copy_scripts(folder / "slides")
+    page = (ROOT / "instructors.md").read_text(encoding="utf-8")
+    (folder / "inventory.md").write_text(inventory(page), encoding="utf-8", newline="\n")
     for path in paths:
         chapter = nbformat.read(path, as_version=4)
         editions = {

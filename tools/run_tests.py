@@ -46,6 +46,7 @@ def pytest(*arguments: str) -> tuple[str, ...]:
 
 GUARD_FILES = (
     "test_notebooks.py",
+    "test_instructors.py",
     "test_learning.py",
     "test_names.py",
     "test_numbers.py",
