@@ -148,7 +148,7 @@ def sample() -> NotebookNode:
         new_code_cell("print(7)", outputs=printed, execution_count=2),
         new_markdown_cell(f"## Exercises\n\n### Exercise 1: x\n\nTry. Harder.\n\n{SOLUTION}"),
         new_code_cell("f()", outputs=printed, execution_count=3, metadata=graded),
-        new_markdown_cell(f"## Explain it back\n\n{RECALL}"),
+        new_markdown_cell(f"## Explain it back\n\n{RECALL}\n{RECALL}"),
         new_markdown_cell("## Further reading\n\n- [x](02-b.ipynb)"),
     ]
     return new_notebook(cells=cells)
@@ -159,7 +159,8 @@ def test_a_students_cells():
     texts = [cell.source for cell in edition.cells]
     assert texts[1] == editions.STUDENT_NOTE
     assert "**Predict.** What?\n\n- **A.** 32\n- **B.** 4" in texts
-    assert "**And why?**\n\n*What belongs here is left out of this edition.*" in texts[-2]
+    asked = "**And why?**\n\n*What belongs here is left out of this edition.*"
+    assert texts[-2] == f"## Explain it back\n\n{asked}\n\n{asked}"
     assert "Seven" not in " ".join(texts)
 
 
@@ -172,7 +173,7 @@ def test_outputs_may_be_kept_but_for_grades():
 def test_an_instructors_cells_lie_open_and_have_the_same_letters():
     edition = editions.unfolded(sample(), "00-sample")
     text = "\n".join(cell.source for cell in edition.cells)
-    assert text.count("<details open") == text.count("<details") == 4
+    assert text.count("<details open") == text.count("<details") == 5
     assert "<summary>B. 4" in text
 
 

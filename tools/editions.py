@@ -93,7 +93,7 @@ def hidden(source: str) -> str:
             letter, _, text = found["summary"].partition(". ")
             return f"- **{letter}.** {text}"
         if found["kind"] == "recall":
-            return f"**{found['summary']}**\n\n{LEFT_OUT['recall']}"
+            return f"**{found['summary']}**\n\n{LEFT_OUT['recall']}\n"
         return LEFT_OUT["solution"]
 
     return COMMENT.sub("", DETAILS.sub(left_out, lettered(source)))
