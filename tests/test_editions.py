@@ -103,7 +103,11 @@ def test_a_whole_student_edition_runs(built):
     path = built / "student" / PATHS[0].name
     notebook = nbformat.read(path, as_version=4)
     NotebookClient(
-        notebook, timeout=120, resources={"metadata": {"path": path.parent}}
+        notebook,
+        kernel_name="python3",
+        timeout=120,
+        extra_arguments=["--log-level=ERROR"],
+        resources={"metadata": {"path": path.parent}},
     ).execute()
     shown = [
         output.data["text/plain"]
