@@ -25,7 +25,9 @@ SHORTEST = 20  # characters; a shorter line says nothing that could be recognise
 def built(tmp_path_factory) -> Path:
     """All editions of all chapters."""
     folder = tmp_path_factory.mktemp("editions") / "all"
-    editions.build(PATHS, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("BOOK_REPOSITORY", raising=False)
+        editions.build(PATHS, folder)
     return folder
 
 
@@ -166,6 +168,14 @@ def test_a_students_cells():
     asked = "**And why?**\n\n*What belongs here is left out of this edition.*"
     assert texts[-2] == f"## Explain it back\n\n{asked}\n\n{asked}"
     assert "Seven" not in " ".join(texts)
+
+
+def test_a_published_books_students_get_its_package(monkeypatch):
+    """Catches a student edition that needs a clone where Colab would do."""
+    monkeypatch.setenv("BOOK_REPOSITORY", "somebody/book")
+    edition = editions.student(sample(), "00-sample", keep_outputs=False)
+    first = next(cell for cell in edition.cells if cell.cell_type == "code")
+    assert '%pip install --quiet "attnlib @ git+https://github.com/somebody/book@' in first.source
 
 
 def test_outputs_may_be_kept_but_for_grades():
