@@ -5,7 +5,8 @@ The right layers, :class:`PlainAttention` and :class:`PlainLatentAttention`, com
 compute, on the CPU, without a fused kernel and without checks of what comes in. Each of their
 steps is a method of its own, so a bug is a subclass that has one step, or two, in its wrong
 form. All bugs are in ``BUGS``. Each runs and returns tensors of the right shapes;
-:mod:`attnlib.properties` has the checks that tell them apart. """
+:mod:`attnlib.properties` has the checks that tell them apart.
+"""
 
 from __future__ import annotations
 
