@@ -67,9 +67,17 @@ listings: .venv/ready ## write listing cells and tables of names from their sour
 pictures: .venv/ready ## draw the front page's pictures
 	@$(PY) tools/pictures.py
 
+.PHONY: editions
+editions: .venv/ready ## notebooks for students and instructors, and slides (CHAPTERS=... for some)
+	@$(PY) tools/editions.py $(CHAPTERS)
+
 .PHONY: lint
-lint: .venv/ready ## check style, in code and in notebooks
-	@$(PY) -m ruff check . && $(PY) -m ruff format --check .
+lint: .venv/ready ## check style, spelling and workflows
+	@$(PY) tools/run_tests.py lint format
+
+.PHONY: links
+links: .venv/ready ## ask every external link whether it still leads somewhere
+	@$(PY) tools/links.py
 
 .PHONY: format
 format: .venv/ready ## format the code and correct what ruff can

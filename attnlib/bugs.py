@@ -1,11 +1,11 @@
 """Attention layers that are wrong in ways people really write, and two plain ones that are not.
 
 The right layers, :class:`PlainAttention` and :class:`PlainLatentAttention`, compute what
-:class:`attnlib.GroupedQueryAttention` and :class:`attnlib.MultiHeadLatentAttention` compute, on
-the CPU, without a fused kernel and without checks of what comes in. Each of their steps is a
-method of its own, so a bug is a subclass that has one step, or two, in its wrong form. All bugs
-are in ``BUGS``. Each runs and returns tensors of the right shapes; :mod:`attnlib.properties`
-has the checks that tell them apart.
+:class:`~attnlib.gqa.GroupedQueryAttention` and :class:`~attnlib.mla.MultiHeadLatentAttention`
+compute, on the CPU, without a fused kernel and without checks of what comes in. Each of their
+steps is a method of its own, so a bug is a subclass that has one step, or two, in its wrong
+form. All bugs are in ``BUGS``. Each runs and returns tensors of the right shapes;
+:mod:`attnlib.properties` has the checks that tell them apart.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class PlainSteps(nn.Module):
 class PlainAttention(PlainSteps):
     """Multi-head, grouped-query and multi-query attention, step by step.
 
-    With the same weights it gives what :class:`attnlib.GroupedQueryAttention` gives.
+    With the same weights it gives what :class:`~attnlib.gqa.GroupedQueryAttention` gives.
 
     Args:
         d_model (int): width of the residual stream.
@@ -162,8 +162,8 @@ class PlainAttention(PlainSteps):
 class PlainLatentAttention(PlainSteps):
     """Multi-head latent attention in its expanded form, step by step.
 
-    With the same weights it gives what :class:`attnlib.MultiHeadLatentAttention` gives. The
-    arguments and the names of the parameters are the same.
+    With the same weights it gives what :class:`~attnlib.mla.MultiHeadLatentAttention` gives.
+    The arguments and the names of the parameters are the same.
 
     Args:
         d_model (int): width of the residual stream.
@@ -636,6 +636,7 @@ SYMBOLS, PERIOD, LENGTH = 16, 8, 32
 
 # Nats a token that nobody can do better than: the first pattern is a guess, but for its first
 # symbol, which is given.
+#: Nats a symbol; what no honest model gets below on the patterns of :func:`train_with`.
 LEAST_LOSS = math.log(SYMBOLS) * (PERIOD - 1) / LENGTH
 
 
@@ -960,4 +961,5 @@ _ALL = (
     ),
 )
 
+#: The bugs of the museum by name, in the order of its rooms.
 BUGS: dict[str, Bug] = {bug.name: bug for bug in _ALL}

@@ -32,7 +32,7 @@ def mha_to_gqa(
     Source: Ainslie et al. 2023, arXiv 2305.13245, sections 2.1 and 3.3.
 
     Args:
-        layer: a :class:`MultiHeadAttention`.
+        layer: a :class:`~attnlib.mha.MultiHeadAttention`.
         n_kv_heads: key/value heads to make, H_kv; divides the layer's heads.
         how: "mean" averages the projections of a group's heads, "first" keeps the first head
             of each group, "random" draws new ones as ``nn.Linear`` would.
@@ -121,9 +121,9 @@ def gqa_to_mla(layer: nn.Module) -> MultiHeadLatentAttention:
     Source: TransMLA, arXiv 2502.07864, which shows that MLA of the same cache can express GQA.
 
     Args:
-        layer: a :class:`GroupedQueryAttention`, or one of its two ends,
-            :class:`MultiHeadAttention` and :class:`MultiQueryAttention`; without rope and
-            without biases.
+        layer: a :class:`~attnlib.gqa.GroupedQueryAttention`, or one of its two ends,
+            :class:`~attnlib.mha.MultiHeadAttention` and
+            :class:`~attnlib.mqa.MultiQueryAttention`; without rope and without biases.
 
     Returns:
         A layer that computes the same to rounding, of the dtype and on the device of
@@ -150,8 +150,9 @@ def mha_to_mla(
     Source: MHA2MLA, arXiv 2502.14837, for decomposing keys and values together.
 
     Args:
-        layer: a :class:`MultiHeadAttention`, :class:`GroupedQueryAttention` or
-            :class:`MultiQueryAttention`; without rope and without biases.
+        layer: a :class:`~attnlib.mha.MultiHeadAttention`,
+            :class:`~attnlib.gqa.GroupedQueryAttention` or
+            :class:`~attnlib.mqa.MultiQueryAttention`; without rope and without biases.
         rank: width of the latent, d_c: at most d_model, and at most H_kv * 2 * D.
         hidden: hidden states as they come into the layer, shape ``(..., d_model)``, at least
             ``rank`` of them; ``None`` goes by the weights alone.

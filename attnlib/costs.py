@@ -43,6 +43,7 @@ DTYPE_BITS = {
 }
 
 # How MLA can decode. The other variants have one way, and every name means it.
+#: Forms of an MLA decode step, ``"absorbed"``, ``"expanded"`` and ``"naive"``.
 FORMS = ("absorbed", "expanded", "naive")
 
 

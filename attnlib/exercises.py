@@ -249,7 +249,8 @@ def grade_late_rotation(mine: Callable[..., nn.Module]) -> Grade:
     """Grade a multi-head layer that caches unturned keys and turns them late (chapter 5).
 
     Args:
-        mine: the class, a :class:`MultiHeadAttention` with a ``forward`` of its own.
+        mine: the class, a :class:`~attnlib.mha.MultiHeadAttention` with a ``forward`` of its
+            own.
 
     Returns:
         The grade. Whether keys follow a changing base is asked once all else is right.
@@ -291,7 +292,7 @@ def follows_the_base(mine: Callable[..., nn.Module]) -> Report:
     """Say whether a layer's cached keys follow a base that changes with the text.
 
     Args:
-        mine: a layer's class, called as :class:`MultiHeadAttention` is.
+        mine: a layer's class, called as :class:`~attnlib.mha.MultiHeadAttention` is.
 
     Returns:
         The report.
@@ -787,8 +788,8 @@ def grade_heads(mine: Callable[..., nn.Module]) -> Grade:
     """Grade a multi-head layer that splits and merges its heads itself (chapter 3).
 
     Args:
-        mine: a subclass of :class:`attnlib.MultiHeadAttention` with a ``forward(x)`` of its
-            own, causal, which returns the output.
+        mine: a subclass of :class:`~attnlib.mha.MultiHeadAttention` with a ``forward(x)`` of
+            its own, causal, which returns the output.
 
     Returns:
         The grade.
@@ -984,7 +985,7 @@ def grade_cached_layer(mine: Callable[..., nn.Module]) -> Grade:
     """Grade the forward of a layer with rotary positions and a cache (chapter 4).
 
     Args:
-        mine: a subclass of :class:`attnlib.MultiHeadAttention` with a causal
+        mine: a subclass of :class:`~attnlib.mha.MultiHeadAttention` with a causal
             ``forward(x, cache=None)`` of its own, which returns the output.
 
     Returns:
@@ -1249,8 +1250,8 @@ def grade_mqa_to_mla(mine: Callable[[MultiQueryAttention], nn.Module]) -> Grade:
     """Grade a conversion of multi-query attention with rotary positions to MLA (chapter 11).
 
     Args:
-        mine: takes a :class:`MultiQueryAttention` without biases and returns a
-            :class:`MultiHeadLatentAttention` that computes the same.
+        mine: takes a :class:`~attnlib.mqa.MultiQueryAttention` without biases and returns a
+            :class:`~attnlib.mla.MultiHeadLatentAttention` that computes the same.
 
     Returns:
         The grade.

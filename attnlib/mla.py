@@ -109,7 +109,7 @@ class MultiHeadLatentAttention(nn.Module):
                 are.
 
         Returns:
-            An empty :class:`LatentCache`.
+            An empty :class:`~attnlib.cache.LatentCache`.
 
         Raises:
             ValueError: if a size is below 1.

@@ -13,7 +13,7 @@ from attnlib.costs import Geometry
 
 VARIANTS = ("MHA", "MQA", "GQA", "MLA")
 
-# What a source names, and the public page that it means.
+#: What a source names, as a pattern, and the public page that it means.
 PAGES = (
     (r"arXiv (\d{4}\.\d{5})", r"https://arxiv.org/abs/\1"),
     (
@@ -163,4 +163,5 @@ def models_of(variant: str) -> list[Model]:
     return [model for model in MODELS.values() if model.variant == variant]
 
 
+#: The published models by name, in the order of their variant; see :class:`Models`.
 MODELS = load()

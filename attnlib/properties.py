@@ -111,6 +111,7 @@ class BrokenError(Exception):
 
 
 Check = Callable[..., Report]
+#: The checks by name, in the order in which :func:`check_layer` asks them.
 CHECKS: dict[str, Check] = {}
 
 

@@ -143,8 +143,8 @@ def apply_rope(x: Tensor, cos: Tensor, sin: Tensor, *, interleaved: bool = False
         interleaved: which numbers of x make a pair.
 
     Returns:
-        The turned x: same shape and dtype. The arithmetic runs in the wider of the two dtypes,
-        so bfloat16 is turned in float32.
+        The turned x, of the same shape and dtype. The arithmetic runs in the wider of the two
+        dtypes, so bfloat16 is turned in float32.
 
     Raises:
         ValueError: if D is odd, or ``cos`` or ``sin`` is not of shape ``(T, D / 2)``.

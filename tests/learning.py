@@ -10,21 +10,16 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
 from guards import Chapter, cells, prose
 from nbformat import NotebookNode
 
 import solutions
+from folded import details
 
 LEAST_QUESTIONS, LEAST_OPTIONS, LEAST_EXERCISES = 4, 3, 3
 LEAST_REASON_WORDS = 8
 
-DETAILS = re.compile(
-    r'<details class="(?P<kind>\w+)"><summary>(?P<summary>[^\n]*)</summary>\n\n'
-    r"(?P<text>.*?)\n\n</details>",
-    re.DOTALL,
-)
 ANY_DETAILS = re.compile(r"</?details\b")
 QUESTION = re.compile(r"^\*\*Predict\.\*\* ")
 EXERCISE = re.compile(r"^### Exercise (\d+): \S", re.MULTILINE)
@@ -32,19 +27,6 @@ VERDICT = re.compile(r"^\*\*(Right|No)\.\*\* ")
 SECTION = re.compile(r"^## (.+)$", re.MULTILINE)
 OTHER_CHAPTER = re.compile(r"\]\((?:\d\d|[a-z])[\w-]*\.ipynb")
 MARKDOWN_IN_HTML = re.compile(r"\$|\*\*|(?<!`)`(?!`)|\]\(")
-
-
-class Details(NamedTuple):
-    """Something folded away: its class, the line that shows, and what it hides."""
-
-    kind: str
-    summary: str
-    text: str
-
-
-def details(source: str) -> list[Details]:
-    """Return all that a Markdown cell folds away."""
-    return [Details(**found.groupdict()) for found in DETAILS.finditer(source)]
 
 
 def section(chapter: Chapter, title: str) -> list[NotebookNode]:

@@ -23,7 +23,7 @@ BUILD = ROOT / "_build"
 STAMP = BUILD / "site.stamp"  # what the last good build was made from
 
 COLOUR = re.compile(r"\x1b\[[\d;]*m")
-PAGES = ("*.md", "chapters/*.ipynb", "images/**/*")
+PAGES = ("*.md", "chapters/*.ipynb", "images/**/*", "attnlib/**/*.py")  # with docstrings
 LOOK = ("_config.yml", "_toc.yml", "_ext/*.py", "_static/**/*", "_templates/**/*")
 ADDRESS = ("tools/address.py",)
 KNOWN = ("BOOK_REPOSITORY", "BOOK_SITE", "BOOK_DOWNLOADS", "BOOK_CHECKED")  # from make publish

@@ -343,7 +343,7 @@ def excerpt(block: Block, place: int) -> str:
 
 def pages() -> list[Path]:
     """Return the pages whose numbers are held."""
-    prose = ("intro.md", "names.md", "notation.md")
+    prose = ("intro.md", "instructors.md", "names.md", "notation.md")
     return [*(ROOT / name for name in prose), *sorted((ROOT / "chapters").glob("*.ipynb"))]
 
 

@@ -55,6 +55,8 @@ def names() -> dict[str, dict]:
         NamesError: if it lacks a symbol or a parameter, or has one that does not exist.
     """
     found = json.loads(NAMES.read_text(encoding="utf-8"))
+    if [name for table in found["tables"] for name in table] != list(found["columns"]):
+        raise NamesError("tables: not every column stands in one table, in order")
     wanted = {"symbols": [symbol for symbol, _, _ in rows()], "weights": parameters()}
     for kind, keys in wanted.items():
         if odd := set(keys) ^ set(found[kind]):
@@ -84,16 +86,19 @@ def notation() -> str:
 
 
 def elsewhere(kind: str, found: dict[str, dict]) -> str:
-    """Return the table of what others call the symbols or the weights."""
+    """Return the tables of what others call the symbols or the weights."""
     if kind == "symbols":
         first = [(key, f"{as_maths(key)} `{code}`") for key, code, _ in rows()]
     else:
         first = [(key, f"`{key}`") for key in parameters()]
-    body = [
-        [shown, *(found[kind][key].get(column, NOTHING) for column in found["columns"])]
-        for key, shown in first
-    ]
-    return as_table(["here", *found["columns"].values()], body)
+    tables = []
+    for columns in found["tables"]:  # as many as a page has room for, side by side
+        body = [
+            [shown, *(found[kind][key].get(column, NOTHING) for column in columns)]
+            for key, shown in first
+        ]
+        tables.append(as_table(["here", *(found["columns"][name] for name in columns)], body))
+    return "\n\n".join(tables)
 
 
 def sources(found: dict[str, dict]) -> str:

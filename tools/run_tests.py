@@ -44,14 +44,37 @@ def pytest(*arguments: str) -> tuple[str, ...]:
     return (PYTHON, "-m", "pytest", "-q", *arguments)
 
 
+def schema(name: str, *files: str) -> tuple[str, ...]:
+    """Return the command that holds files to a schema which check-jsonschema brings along."""
+    return (PYTHON, "-m", "check_jsonschema", "--builtin-schema", f"vendor.{name}", *files)
+
+
 GUARD_FILES = (
     "test_notebooks.py",
+    "test_instructors.py",
+    "test_api.py",
+    "test_glossary.py",
     "test_learning.py",
+    "test_links.py",
     "test_names.py",
     "test_numbers.py",
     "test_repository.py",
     "test_publish.py",
     "test_tools.py",
+    "test_workflows.py",
+)
+
+WORKFLOWS = tuple(
+    str(path.relative_to(ROOT)) for path in sorted(ROOT.glob(".github/workflows/*.yml"))
+)
+
+# Also what `make lint` runs. Nothing here asks a network.
+LINT = (
+    ruff("check", "."),
+    (PYTHON, "-m", "codespell_lib"),
+    (str(Path(PYTHON).with_name("zizmor")), "--offline", "--quiet", "--no-progress", ".github"),
+    schema("github-workflows", *WORKFLOWS),
+    schema("dependabot", ".github/dependabot.yml"),
 )
 
 STEPS = (
@@ -63,8 +86,8 @@ STEPS = (
     ),
     Step(
         "lint",
-        "ruff on code and notebooks",
-        (ruff("check", "."),),
+        "ruff on code and notebooks, spelling everywhere, workflows",
+        LINT,
         "`make format` corrects what can be corrected by itself; the rest is named above.",
     ),
     Step(
@@ -119,6 +142,12 @@ STEPS = (
             ),
         ),
         "if the new outputs are right, `make notebooks` stores them; if not, it is a bug.",
+    ),
+    Step(
+        "editions",
+        "students' notebooks hold no solution and run, slides ask no network",
+        (pytest("tests/test_editions.py"),),
+        "`make editions` writes them to _build/editions, to look at.",
     ),
     Step(
         "site",

@@ -38,21 +38,24 @@ from attnlib.mha import MultiHeadAttention
 from attnlib.mla import MultiHeadLatentAttention
 from attnlib.rope import Rope, rope_angles
 
+#: Ways in which the models know positions, ``"rotary"`` and ``"added"`` to the embeddings.
 POSITIONS = ("rotary", "added")
 AMPLITUDE = 0.5  # of added positions; embeddings begin at a standard deviation of 0.1
 JUDGING_WINDOWS = 64  # of held-out text, on whose hidden states errors are measured
-GUIDES = ("weights", "text")  # what the directions of a latent are chosen by
+#: What the directions of a latent are chosen by, ``"weights"`` or ``"text"``.
+GUIDES = ("weights", "text")
 
 
 class PositionedLM(TinyLM):
-    """A :class:`TinyLM` whose positions are added to its input, so that attention needs none.
+    """A small model whose positions are added to its input, so that attention needs none.
 
     Source: Vaswani et al. 2017, arXiv 1706.03762, section 3.5; halves instead of turns.
 
     Args:
-        make_attention (Callable[[], nn.Module]): as for :class:`TinyLM`, without rope.
+        make_attention (Callable[[], nn.Module]): as for
+            :class:`~attnlib.labs.model.TinyLM`, without rope.
         tokens (int): the longest sequence.
-        sizes: ``d_model``, ``n_layers`` and ``d_ff`` of :class:`TinyLM`.
+        sizes: ``d_model``, ``n_layers`` and ``d_ff`` of :class:`~attnlib.labs.model.TinyLM`.
     """
 
     def __init__(self, make_attention, *, tokens, **sizes):
@@ -61,11 +64,12 @@ class PositionedLM(TinyLM):
         self.register_buffer("waves", AMPLITUDE * torch.cat([sin, cos], dim=-1))
 
     def forward(self, tokens, caches=None):
-        """Predict the byte behind each byte: see :meth:`TinyLM.forward`.
+        """Predict the byte behind each byte: see :meth:`~attnlib.labs.model.TinyLM.forward`.
 
         Args:
             tokens (Tensor): int64, 0 to 255, shape ``(B, T)``.
-            caches (list | None): one for each layer, of :meth:`TinyLM.new_caches`.
+            caches (list | None): one for each layer, of
+                :meth:`~attnlib.labs.model.TinyLM.new_caches`.
 
         Returns:
             Logits, shape ``(B, T, 256)``.
@@ -301,7 +305,7 @@ def relative(actual: Tensor, expected: Tensor) -> float:
         expected: the same shape.
 
     Returns:
-        A ratio of norms: 0 = equal, 1 = as far off as zeros.
+        A ratio of norms; 0 = equal, 1 = as far off as zeros.
     """
     return ((actual - expected).norm() / expected.norm()).item()
 
@@ -311,12 +315,12 @@ def layer_errors(before: nn.Module, after: nn.Module, x: Tensor) -> dict[str, fl
     """Compare a layer with what it was converted to.
 
     Args:
-        before: a :class:`MultiHeadAttention`.
-        after: a :class:`MultiHeadLatentAttention`.
+        before: a :class:`~attnlib.mha.MultiHeadAttention`.
+        after: a :class:`~attnlib.mla.MultiHeadLatentAttention`.
         x: hidden states, shape ``(B, T, d_model)``.
 
     Returns:
-        "weight_error", "key_error", "value_error" and "output_error": see :class:`Compressed`.
+        What :class:`Compressed` calls weight_error, key_error, value_error and output_error.
     """
     eye = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
     weights, wanted = (torch.cat(keys_and_values(layer, eye)) for layer in (after, before))
@@ -553,7 +557,7 @@ class Conversion(NamedTuple):
             how: "mean", "first" or "random".
 
         Returns:
-            Nats a byte: for 0 steps of training on and for each of the percents, a list with
+            Nats a byte; for 0 steps of training on and for each of the percents, a list with
             one loss a seed.
 
         Raises:
@@ -569,7 +573,7 @@ class Conversion(NamedTuple):
             positions: one of :data:`POSITIONS`.
 
         Returns:
-            Nats a byte: for 0 steps and for each of the percents, a list with one loss a seed.
+            Nats a byte; for 0 steps and for each of the percents, a list with one loss a seed.
         """
         return by_percent([run.continued[positions] for run in self.runs])
 
@@ -601,7 +605,7 @@ class Conversion(NamedTuple):
             rank: width of the latents, one of the settings' ``ranks_on``.
 
         Returns:
-            Nats a byte: for 0 steps and for each of the percents, a list with one loss a seed.
+            Nats a byte; for 0 steps and for each of the percents, a list with one loss a seed.
         """
         return by_percent([c.losses for c in self.compressed(rank, "text")])
 

@@ -34,6 +34,7 @@ from attnlib.rope import Rope
 OWN_CACHE = ("MHA", "GQA", "MQA", "MLA")
 EQUAL_CACHE = ("MHA, few heads", "GQA", "MQA, wide heads", "MLA")
 CONTROL = ("MHA, wide heads", "MQA, smaller")  # the last has fewer parameters than all others
+#: Names of all models that are trained, in the order of the tables.
 CONFIGURATIONS = tuple(dict.fromkeys(OWN_CACHE + EQUAL_CACHE + CONTROL))
 
 

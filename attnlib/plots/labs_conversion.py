@@ -29,7 +29,7 @@ from attnlib.plots.look import (
 if TYPE_CHECKING:
     from attnlib.labs.stats import Estimate
 
-# One look for each way to begin: colour, line, mark.
+#: One look for each way to begin, of colour, line and mark.
 WAYS = {
     "mean": (GREEN, "-", "s"),
     "first": (BLUE, "--", "o"),
@@ -37,6 +37,7 @@ WAYS = {
     "fresh": (ORANGE, "-.", "v"),
     "latent": (VARIANTS["MLA"], "-", MARKERS["MLA"]),
 }
+#: One look for each guide of a latent, of colour, line and mark.
 GUIDES = {"weights": (SKY, "--", "o"), "text": (VARIANTS["MLA"], "-", MARKERS["MLA"])}
 
 

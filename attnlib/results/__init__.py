@@ -56,8 +56,8 @@ class Run(NamedTuple):
         """Say in words where the numbers come from.
 
         Returns:
-            A line for each fact: processor, number format, versions, day, and the rates that
-            were measured before and after.
+            A line for each fact, namely processor, number format, versions, day, and the rates
+            that were measured before and after.
         """
         facts, rates = self.provenance, (self.rates, self.rates_afterwards)
         day = datetime.fromisoformat(str(facts["date"]).replace("Z", "+00:00"))

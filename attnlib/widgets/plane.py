@@ -57,8 +57,8 @@ class ModelPlane(Widget, file="plane"):
     """Published models on one plane; a point says which models stand there, and their sizes.
 
     Args:
-        models: by name, such as :data:`attnlib.MODELS`. Encoders keep no cache and are left
-            out.
+        models: by name, such as :data:`~attnlib.models.MODELS`. Encoders keep no cache and
+            are left out.
         label: the figure's title.
         x: what goes across at first: ``"bytes"``, ``"intensity"``, ``"longest"``, ``"params"``
             or ``"year"``.

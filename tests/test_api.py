@@ -1,0 +1,120 @@
+"""The API's pages: nothing public is left out, and a mistake in a docstring fails the build."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+import attnlib
+import docstrings
+
+ROOT = Path(__file__).resolve().parent.parent
+
+PAGES = sorted(ROOT.glob("api*.md"))
+
+OPTIONS = re.compile(r"autodoc_|napoleon_|nitpick_|add_module_names")
+
+CONF = """\
+import sys
+sys.path[:0] = [{here!r}, {extensions!r}]
+extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "docstrings"]
+root_doc = "index"
+"""
+
+
+def shown() -> list[str]:
+    """Return the modules that the pages show."""
+    text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+    return re.findall(r"automodule:: (\S+)", text)
+
+
+def test_every_module_is_shown():
+    """Catches a module that is added and stands on no page."""
+    files = [path.relative_to(ROOT) for path in (ROOT / "attnlib").rglob("*.py")]
+    names = {".".join(path.with_suffix("").parts).removesuffix(".__init__") for path in files}
+    # These packages show what their __all__ names, which their modules define.
+    within = {n for n in names if n.startswith(("attnlib.plots.", "attnlib.widgets."))}
+    assert set(shown()) >= names - within - {"attnlib"}
+    assert len(shown()) == len(set(shown()))
+
+
+def test_every_public_name_stands_in_the_table():
+    """Catches a name that `attnlib` offers and the overview lacks, and one that went."""
+    text = (ROOT / "api.md").read_text(encoding="utf-8")
+    pairs = re.findall(r"\{py:obj\}`~(attnlib\.\w+)\.(\w+)`", text)
+    assert sorted(name for _, name in pairs) == sorted(attnlib.__all__)
+    for module, name in pairs:
+        thing = getattr(attnlib, name)
+        if inspect.isfunction(thing) or inspect.isclass(thing):
+            assert thing.__module__ == module
+
+
+def built(folder: Path, text: str) -> tuple[int, str]:
+    """Build pages of a module as the book does; return the exit status and the warnings.
+
+    Args:
+        folder: an empty one.
+        text: the module's source.
+    """
+    (folder / "sample.py").write_text(text, encoding="utf-8")
+    (folder / "index.rst").write_text("Sample\n======\n\n.. automodule:: sample\n", "utf-8")
+    config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
+    book = config["sphinx"]["config"]
+    assert set(docstring_extensions()) <= set(book["extensions"])
+    options = {name: value for name, value in book.items() if OPTIONS.match(name)}
+    lines = [f"{name} = {value!r}" for name, value in options.items()]
+    conf = CONF.format(here=str(folder), extensions=str(ROOT / "_ext"))
+    (folder / "conf.py").write_text(conf + "\n".join(lines), encoding="utf-8")
+    command = [sys.executable, "-m", "sphinx", "-q", "-n", "-W", "--keep-going"]
+    command += ["-b", "dummy", str(folder), str(folder / "out")]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    return run.returncode, run.stderr
+
+
+def docstring_extensions() -> list[str]:
+    """Return the extensions that the proof below uses, which the book has to use too."""
+    return ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "docstrings"]
+
+
+SOURCE = (ROOT / "attnlib" / "masks.py").read_text(encoding="utf-8")
+
+
+def test_a_right_docstring_builds(tmp_path):
+    assert built(tmp_path, SOURCE) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "complaint"),
+    [
+        ("in tokens.\n", "in tokens, see :func:`no_such`.\n", "target not found: no_such"),
+        ("        window: keys each", "        windows: keys each", "the signature has"),
+        ("        k_positions: key", "        (k) key", "no 'name: meaning'"),
+        ("    Args:", "    Arg:", "no heading of a section"),
+        ("    Raises:", "    Raise:", "no heading of a section"),
+        ("True means the query", "``True means the query", "start-string"),
+        ("``(T, S)``", ":shape:`(T, S)`", "Unknown interpreted text role"),
+    ],
+)
+def test_a_mistake_in_a_docstring_fails_the_build(tmp_path, right, wrong, complaint):
+    assert right in SOURCE
+    status, warnings = built(tmp_path, SOURCE.replace(right, wrong))
+    assert status != 0
+    assert complaint in warnings
+
+
+def test_arguments_are_compared_both_ways():
+    def function(a, *rest, b=1, **more):
+        pass
+
+    lines = ["Do.", "", "Args:", "    a: one.", "    rest, b: two,", "        or more: three."]
+    assert docstrings.entries(lines, "Args:") == ["a", "rest", "b"]
+    (complaint,) = docstrings.complaints("function", function, lines)
+    assert complaint == "Args are a, rest, b; the signature has a, rest, b, more"
+    lines.append("    **more (int): others.")
+    assert docstrings.complaints("function", function, lines) == []
