@@ -1032,9 +1032,8 @@ def grade_cached_layer(mine: Callable[..., nn.Module]) -> Grade:
     }
     stores = {
         "": "rotated",
-        "the tensors that update returns are not used. Attention sees the new tokens only.": (
-            "forgotten"
-        ),
+        "what is stored is never read, so attention sees the new tokens only. Use the keys and"
+        " values that update returns.": "forgotten",
         "keys are stored first and turned after they are read, all of them by the positions of"
         " the new tokens. Turn the new keys, then store them.": "unrotated",
         "keys are stored before they are turned, and only the new ones are ever turned. Turn"
