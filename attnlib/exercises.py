@@ -10,7 +10,7 @@ import itertools
 import linecache
 import statistics
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import wraps
 
 import torch
@@ -646,6 +646,8 @@ def grade_scale(mine: Callable[[int, int, int, float, float], float]) -> Grade:
         " k_std themselves.": lambda q, k: (q * k) ** 0.5,
         "the spread of the queries alone. Keys are multiplied in as well.": lambda q, k: q,
         "the sum of the spreads. Query and key are multiplied.": lambda q, k: q + k,
+        "multiplied by the spreads. Larger entries make larger scores, so divide by"
+        " them.": lambda q, k: 1 / (q * k),
     }
     directions = {
         "": lambda width, spread: width**-0.5 / spread,
@@ -716,6 +718,12 @@ def grade_qk_norm(mine: Callable[..., object]) -> Grade:
     def all_heads(x: Tensor) -> Tensor:
         return x * x.square().mean(dim=(1, 3), keepdim=True).rsqrt()
 
+    def all_tokens(x: Tensor) -> Tensor:
+        return x * x.square().mean().rsqrt()
+
+    def no_root(x: Tensor) -> Tensor:
+        return x / x.square().mean(dim=-1, keepdim=True)
+
     right = by(rms, rms)
     look_alikes = {
         "queries and keys are used as they came.": by(as_it_came, as_it_came),
@@ -743,6 +751,9 @@ def grade_qk_norm(mine: Callable[..., object]) -> Grade:
         "one size for all heads of a token. Each head's vector is normalised by itself.": (
             by(all_heads, all_heads)
         ),
+        "one size for the whole tensor, later tokens included. Each vector of D numbers is"
+        " normalised by itself, along the last axis.": by(all_tokens, all_tokens),
+        "divided by the mean of the squares, and not by its root.": by(no_root, no_root),
     }
     d_model, n_heads, _, head_dim = SIZES
     sizes = d_model, n_heads, n_heads, head_dim
@@ -778,8 +789,8 @@ def grade_qk_norm(mine: Callable[..., object]) -> Grade:
             reports.append(Report(check, FAILS, words, hint))
     remark = ""
     if not Reports(reports).hold:
-        answers = {hint: lambda f=f: out_of(f, q, k) for hint, f in look_alikes.items()}
-        remark = known_mistake(found, answers)
+        answers = {hint: lambda f=f: [out_of(f, q, k)] for hint, f in look_alikes.items()}
+        remark = known_mistake([found], answers)
     return Grade(name, Reports(reports), remark)
 
 
@@ -818,8 +829,18 @@ def grade_heads(mine: Callable[..., nn.Module]) -> Grade:
     def whole(x: Tensor, H: int) -> Tensor:
         return x[:, None]
 
+    def in_place(x: Tensor, H: int) -> Tensor:
+        return x.unflatten(-1, (H, -1))
+
+    def in_place_back(x: Tensor) -> Tensor:
+        return x.flatten(2)
+
     wrong = {
         "one head as wide as all of them together: nothing is split.": by(whole, merge_heads),
+        "the axes are never swapped. Attention runs over the last but one axis, so here the"
+        " heads of one token attend to each other, and no token to another.": (
+            by(in_place, in_place_back)
+        ),
         "heads are split by a view alone, and merged right. View to (B, T, H, D), then swap"
         " the axes 1 and 2.": by(view, merge_heads),
         "heads are split right, and merged without swapping the axes back. (B, H, T, D) has"
@@ -849,11 +870,11 @@ def grade_heads(mine: Callable[..., nn.Module]) -> Grade:
     sizes, options = (22, 6), {"head_dim": 4}
     grade = grade_layer(mine, MultiHeadAttention, *sizes, checks=checks, **options)
 
-    def out_of(kind: Callable[..., nn.Module]) -> Tensor:
+    def outs_of(kind: Callable[..., nn.Module]) -> Iterator[Tensor]:
         layer = prepared(kind(*sizes, **options))
-        return output(layer, hidden(layer))
+        yield output(layer, hidden(layer))
 
-    return with_remark(grade, name_of(mine), mine, wrong, out_of)
+    return with_remark(grade, name_of(mine), mine, wrong, outs_of)
 
 
 def grade_shares(mine: Callable[[Tensor, Tensor], Tensor]) -> Grade:
@@ -882,6 +903,9 @@ def grade_shares(mine: Callable[[Tensor, Tensor], Tensor]) -> Grade:
     def in_turns(heads: Tensor, w_o: Tensor) -> Tensor:
         return torch.einsum("bhtd,mdh->bhtm", heads, w_o.unflatten(1, (4, 3)))
 
+    def by_memory(heads: Tensor, w_o: Tensor) -> Tensor:
+        return torch.einsum("bhtd,hdm->bhtm", heads, w_o.reshape(3, 4, -1))
+
     def equal_parts(heads: Tensor, w_o: Tensor) -> Tensor:
         return (merge_heads(heads) @ w_o.T / 3)[:, None].expand(-1, 3, -1, -1)
 
@@ -897,6 +921,8 @@ def grade_shares(mine: Callable[[Tensor, Tensor], Tensor]) -> Grade:
             " columns h * D to (h + 1) * D.": rows,
             "every H-th column. Merged heads lie one behind the other, so a head's columns do"
             " too.": in_turns,
+            "a view of W_O that begins with the heads. Its memory runs along the rows, so cut"
+            " the columns: view to (d_model, H, D).": by_memory,
             "equal parts of the whole output. The heads add different shares.": equal_parts,
             "tokens in front of heads. Asked for is (B, H, T, d_model).": tokens_first,
             "the sum over the heads. Asked for is each share by itself.": (
@@ -961,6 +987,11 @@ def grade_cache_gib(mine: Callable[[Geometry, int, int, int], float]) -> Grade:
             n_heads(g) * width(g) * factor(g, users, bits) * tokens / unit
         )
 
+    def right(g: Geometry, tokens: int, users: int, bits: int) -> float:
+        return kv_cache_bytes(g, tokens, batch_size=users) * bits / 16 / 2**30
+
+    ways = mistakes(heads, widths, factors, units, at_most=3)
+    rounded = "rounded down to whole GiB. Divide with /, and not with //."
     cases = {
         "Llama-2 7B": ("Llama-2 7B", 4096, 1, 16),
         "Llama-3 8B, 3 users": ("Llama-3 8B", 8192, 3, 16),
@@ -970,12 +1001,11 @@ def grade_cache_gib(mine: Callable[[Geometry, int, int, int], float]) -> Grade:
     }
     return grade_function(
         mine,
-        lambda g, tokens, users, bits: (
-            kv_cache_bytes(g, tokens, batch_size=users) * bits / 16 / 2**30
-        ),
+        right,
         {case: (MODELS[name].geometry, *rest) for case, (name, *rest) in cases.items()},
         look_alikes={
-            hint: by(*parts) for hint, parts in mistakes(heads, widths, factors, units)
+            **{hint: by(*parts) for hint, parts in ways},
+            rounded: lambda *arguments: right(*arguments) // 1,
         },
     )
 
@@ -1026,6 +1056,12 @@ def grade_cached_layer(mine: Callable[..., nn.Module]) -> Grade:
         "no mask at all.": lambda T, S, cached: everything(T, S),
         "a mask that hides the query's own key. Query t of the call sees keys 0 to S - T + t,"
         " the last of which is its own.": lambda T, S, cached: table(T, S, S - T - 1),
+        "True taken for hidden. In this mask True = may attend.": (
+            lambda T, S, cached: ~table(T, S, S - T)
+        ),
+        "a mask of numbers, which is added to the scores and hides nothing. Make it boolean.": (
+            lambda T, S, cached: table(T, S, S - T).double()
+        ),
         "a mask that is one column off: a query sees the token behind its own.": (
             lambda T, S, cached: table(T, S, S - T + 1)
         ),
@@ -1060,7 +1096,8 @@ def grade_cached_layer(mine: Callable[..., nn.Module]) -> Grade:
                     stored = cache.update(k, v)
                     k, v = (k, v) if store == "forgotten" else stored
                 seen = mask(T, k.shape[2], cache is not None)
-                return self.o_proj(merge_heads(fused_attention(q, k, v, mask=seen)))
+                out = F.scaled_dot_product_attention(q, k, v, attn_mask=seen)
+                return self.o_proj(merge_heads(out))
 
         return Layer
 
@@ -1075,20 +1112,34 @@ def grade_cached_layer(mine: Callable[..., nn.Module]) -> Grade:
     grade = grade_layer(mine, MultiHeadAttention, *sizes, checks=checks, **options)
     wrong = {hint: by(*parts) for hint, parts in mistakes(starts, masks, stores)}
 
-    def out_of(kind: Callable[..., nn.Module]) -> Tensor:
+    def outs_of(kind: Callable[..., nn.Module]) -> Iterator[Tensor]:
         layer = prepared(kind(*sizes, **options))
-        x, plans = hidden(layer), ([TOKENS], [3, TOKENS - 3], [1] * TOKENS)
-        return torch.stack([output(layer, x), *(in_steps(layer, x, plan) for plan in plans)])
+        x = hidden(layer)
+        for plan in ([3, TOKENS - 3], [1] * TOKENS, [TOKENS]):
+            yield in_steps(layer, x, plan)
+        yield output(layer, x)
 
-    return with_remark(grade, name_of(mine), mine, wrong, out_of)
+    stops = any(
+        report.check == "cached = uncached" and report.found.startswith(("Runtime", "Value"))
+        for report in grade.reports
+    )
+    if stops:
+        remark = (
+            "It stops once something is cached. Then T queries meet S > T keys: a mask needs T"
+            " rows and S columns, and what is turned in one call of rotate must have the same"
+            " positions."
+        )
+        return Grade(name_of(mine), grade.reports, remark)
+    return with_remark(grade, name_of(mine), mine, wrong, outs_of)
 
 
-def mistakes(*choices: Mapping[str, object]) -> list[tuple[str, tuple]]:
-    """All ways to make one or two mistakes, the single ones first.
+def mistakes(*choices: Mapping[str, object], at_most: int = 2) -> list[tuple[str, tuple]]:
+    """All ways to make a few mistakes, the single ones first.
 
     Args:
         choices: what there is to choose for each part of an answer, by the hint that a choice
             deserves; the right one has the hint "".
+        at_most: how many mistakes to make at once, up to 3.
 
     Returns:
         For each way, its hints joined and what was chosen.
@@ -1096,25 +1147,31 @@ def mistakes(*choices: Mapping[str, object]) -> list[tuple[str, tuple]]:
     ways = []
     for pick in itertools.product(*(choice.items() for choice in choices)):
         hints = [hint for hint, _ in pick if hint]
-        if 0 < len(hints) <= 2:
-            text = hints[0] if len(hints) == 1 else "two at once: (1) {} (2) {}".format(*hints)
+        if 0 < len(hints) <= at_most:
+            listed = " ".join(f"({i}) {hint}" for i, hint in enumerate(hints, start=1))
+            text = ("", hints[0], f"two at once: {listed}", f"three at once: {listed}")[
+                len(hints)
+            ]
             ways.append((len(hints), text, tuple(value for _, value in pick)))
     return [(text, parts) for _, text, parts in sorted(ways, key=lambda way: way[0])]
 
 
-def known_mistake(answer: object, look_alikes: Mapping[str, Callable[[], object]]) -> str:
-    """Say whether an answer is that of a known mistake.
+def known_mistake(
+    answers: list[Tensor], look_alikes: Mapping[str, Callable[[], Iterable[Tensor]]]
+) -> str:
+    """Say whether answers are those of a known mistake.
 
     Args:
-        answer: what came.
-        look_alikes: functions that make the answers of a mistake each, by the hint to give.
+        answers: what came.
+        look_alikes: functions that give the answers of a mistake each, by the hint to give.
+            They may give them one by one: after the first that differs no more are asked for.
 
     Returns:
-        The remark; empty if the answer is like none of them.
+        The remark; empty if the answers are like none of them.
     """
     for hint, wrong in look_alikes.items():
         try:
-            if same(answer, wrong()):
+            if all(same(mine, theirs) for mine, theirs in zip(answers, wrong(), strict=True)):
                 return f"Your answers are those of a known mistake: {hint}"
         except Exception:  # this mistake has no answer to the question
             continue
@@ -1126,7 +1183,7 @@ def with_remark(
     name: str,
     mine: Callable[..., nn.Module],
     wrong: Mapping[str, Callable[..., nn.Module]],
-    out_of: Callable[[Callable[..., nn.Module]], Tensor],
+    outs_of: Callable[[Callable[..., nn.Module]], Iterable[Tensor]],
 ) -> Grade:
     """Add to the grade of a layer which known mistake it has, if it has one.
 
@@ -1135,7 +1192,7 @@ def with_remark(
         name: what to call it.
         mine: the class that was graded.
         wrong: classes with a mistake each, by the hint to give.
-        out_of: builds a layer and returns the outputs to compare.
+        outs_of: builds a layer and gives the outputs to compare, one by one.
 
     Returns:
         The grade, with a remark where the layer does what a wrong one does.
@@ -1143,11 +1200,11 @@ def with_remark(
     if grade.solved or not grade.reports:
         return grade
     try:
-        answer = out_of(mine)
+        answers = list(outs_of(mine))
     except Exception:  # the reports have it
         return grade
-    look_alikes = {hint: lambda kind=kind: out_of(kind) for hint, kind in wrong.items()}
-    return Grade(name, grade.reports, known_mistake(answer, look_alikes))
+    look_alikes = {hint: lambda kind=kind: outs_of(kind) for hint, kind in wrong.items()}
+    return Grade(name, grade.reports, known_mistake(answers, look_alikes))
 
 
 def grade_pool(mine: Callable[[Tensor, int, int], Tensor]) -> Grade:
