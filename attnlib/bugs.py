@@ -725,6 +725,7 @@ def training() -> dict[str, tuple[str, str]]:
     for name, bug in BUGS.items():
         right = rights[bug.right]
         options = dict(bug.options)
+        options.pop("n_heads", None)
         if "n_kv_heads" in options:
             options["n_kv_heads"] = 4  # all heads of this model
         losses = train_with(bug.layer, **options)
@@ -736,6 +737,7 @@ GITHUB = "https://github.com/"
 SHAPES, SCALE, POSITIONS = "Shapes that lie", "Scale and mask", "Positions"
 CACHES, LATENTS = "Caches", "Latents"
 ALL_HEADS = (("n_kv_heads", 6),)
+TWO_HEADS = (("n_heads", 2), ("n_kv_heads", 2))
 ROTATED = (("rope", Rope()),)
 INTERLEAVED = (("rope", Rope(interleaved=True)),)
 
@@ -782,7 +784,7 @@ _ALL = (
             "649453932/Chinese-Text-Classification-Pytorch/issues/53",
             "reczoo/FuxiCTR/issues/30",
         ),
-        ALL_HEADS,
+        TWO_HEADS,
     ),
     Bug(
         "repeat for repeat_interleave",
