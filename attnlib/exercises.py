@@ -11,7 +11,7 @@ import linecache
 import statistics
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import wraps
+from functools import partial, wraps
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_leaves
 
 from attnlib.bugs import BUGS, GROUPED, LATENT, PlainAttention, PlainLatentAttention
 from attnlib.core import attention, fused_attention, merge_heads, split_heads
-from attnlib.costs import Geometry, kv_cache_bytes
+from attnlib.costs import Geometry, attention_params, kv_cache_bytes
 from attnlib.grading import (
     SIZES,
     FunctionLayer,
@@ -1421,5 +1421,86 @@ def grade_cache_check(mine: Callable[[nn.Module], bool]) -> Grade:
             " two.": answers_to([1] * TOKENS, [3, TOKENS - 3], batch=1),
             "a single sequence, and a single token at a time. Take a batch, and steps of"
             " several tokens too.": answers_to([1] * TOKENS, batch=1),
+        },
+    )
+
+
+def grade_floor(mine: Callable[[Geometry, int, int, float, float], float]) -> Grade:
+    """Grade the least time of a decode step (chapter 10).
+
+    Args:
+        mine: takes ``(geometry, tokens, batch_size, bytes_per_second, flops_per_second)``; the
+            geometry has neither windows nor latents; returns seconds for weights and cache in
+            bfloat16.
+
+    Returns:
+        The grade.
+    """
+
+    def counts(g: Geometry, tokens: int, batch_size: int) -> tuple[int, int, int]:
+        """Return weights, bytes of the caches, and multiply-adds of one sequence's core."""
+        core = g.n_layers * g.n_heads * 2 * g.head_dim * tokens
+        return attention_params(g), kv_cache_bytes(g, tokens, batch_size=batch_size), core
+
+    def floor(
+        g: Geometry,
+        tokens: int,
+        batch_size: int,
+        reads: float,
+        calculates: float,
+        *,
+        weights: int | None = 1,
+        flops_a_step: int = 2,
+        join: Callable[[float, float], float] = max,
+        cache: Callable[[int, Geometry, int], float] = lambda n_bytes, g, batch_size: n_bytes,
+        heads: Callable[[Geometry], int] = lambda g: g.n_heads,
+    ) -> float:
+        params, cached, core = counts(g, tokens, batch_size)
+        read = 2 * params * (batch_size if weights is None else weights)
+        core = core * heads(g) // g.n_heads
+        flops = flops_a_step * batch_size * (params + core)
+        return join((read + cache(cached, g, batch_size)) / reads, flops / calculates)
+
+    llama, mqa = MODELS["Llama-3 8B"].geometry, MODELS["Falcon 7B"].geometry
+    cpu, h100, slow = (36e9, 195e9), (3.35e12, 989e12), (3.35e12, 1e12)
+    return grade_function(
+        mine,
+        floor,
+        {
+            "Llama-3 8B on a CPU": (llama, 8192, 1, *cpu),
+            "16 sequences, H100": (llama, 8192, 16, *h100),
+            "Falcon 7B, H100": (mqa, 2048, 1, *h100),
+            "slow arithmetic": (llama, 2048, 64, *slow),
+        },
+        look_alikes={
+            "the two times are added. They run side by side, so the longer one counts.": (
+                partial(floor, join=lambda a, b: a + b)
+            ),
+            "the shorter of the two times. The longer one decides.": partial(floor, join=min),
+            "the weights are left out. They are read in every step, too.": (
+                partial(floor, weights=0)
+            ),
+            "the weights are read once for each sequence. One reading serves the batch.": (
+                partial(floor, weights=None)
+            ),
+            "the cache of one sequence. Each sequence has its own.": (
+                partial(floor, cache=lambda n_bytes, g, batch_size: n_bytes / batch_size)
+            ),
+            "the cache is read once for each query head. A group reads its keys once.": (
+                partial(
+                    floor,
+                    cache=lambda n_bytes, g, batch_size: n_bytes * g.n_heads / g.n_kv_heads,
+                )
+            ),
+            "a multiply-add counts as one FLOP. It is two, a product and a sum.": (
+                partial(floor, flops_a_step=1)
+            ),
+            "the core goes by the key/value heads. Every query head multiplies with keys.": (
+                partial(floor, heads=lambda g: g.n_kv_heads)
+            ),
+            "weights of four bytes. In bfloat16 a number takes two.": partial(floor, weights=2),
+            "milliseconds. Seconds are asked for.": (
+                lambda *arguments: 1000 * floor(*arguments)
+            ),
         },
     )
