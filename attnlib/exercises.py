@@ -1504,3 +1504,92 @@ def grade_floor(mine: Callable[[Geometry, int, int, float, float], float]) -> Gr
             ),
         },
     )
+
+
+def grade_any_cache(mine: Callable[[Geometry, int], float]) -> Grade:
+    """Grade the bytes of any published model's cache (chapter 9).
+
+    Args:
+        mine: takes ``(geometry, tokens)``; returns the bytes that all layers keep of one
+            sequence, in bfloat16, latents and windows included.
+
+    Returns:
+        The grade.
+    """
+
+    def kept_of(g: Geometry, tokens: int) -> int:
+        windowed = g.n_window_layers if g.window is not None else 0
+        return (g.n_layers - windowed) * tokens + windowed * min(tokens, g.window or 0)
+
+    heads = {
+        "": lambda g: 2 * g.n_kv_heads * g.head_dim,
+        "query heads. Cached are keys and values: count n_kv_heads.": (
+            lambda g: 2 * g.n_heads * g.head_dim
+        ),
+        "d_model / n_heads for the width of a head. The published width is head_dim.": (
+            lambda g: 2 * g.n_kv_heads * g.d_model / g.n_heads
+        ),
+        "K or V is missing. A token leaves a key and a value.": (
+            lambda g: g.n_kv_heads * g.head_dim
+        ),
+    }
+    latents = {
+        "": lambda g: g.kv_lora_rank + g.qk_rope_head_dim,
+        "a factor 2 for latents. The latent is key and value at once, stored once.": (
+            lambda g: 2 * (g.kv_lora_rank + g.qk_rope_head_dim)
+        ),
+        "the latent without the rotary key. It is cached as well, one for all heads.": (
+            lambda g: g.kv_lora_rank
+        ),
+        "a rotary key for each head. One is shared by all.": (
+            lambda g: g.kv_lora_rank + g.n_heads * g.qk_rope_head_dim
+        ),
+        "two latents, for keys and for values. There is one, and a rotary key.": (
+            lambda g: 2 * g.kv_lora_rank + g.qk_rope_head_dim
+        ),
+        "keys and values of all heads in MLA. They are not kept: latents are.": (
+            lambda g: 2 * g.n_kv_heads * g.head_dim
+        ),
+    }
+    windows = {
+        "": kept_of,
+        "no windows. A layer with a window keeps at most that many tokens.": (
+            lambda g, tokens: g.n_layers * tokens
+        ),
+        "windows in all layers. Only n_window_layers have one.": (
+            lambda g, tokens: g.n_layers * min(tokens, g.window or tokens)
+        ),
+        "a full window from the first token on. A short text does not fill it.": (
+            lambda g, tokens: (
+                (g.n_layers - g.n_window_layers) * tokens + g.n_window_layers * (g.window or 0)
+            )
+        ),
+    }
+    width = {
+        "": 2,
+        "one byte a number. In bfloat16 a number takes two.": 1,
+        "four bytes a number. In bfloat16 a number takes two.": 4,
+    }
+
+    def by(head: Callable, latent: Callable, kept: Callable, n_bytes: int):
+        def answer(g: Geometry, tokens: int) -> float:
+            numbers = head(g) if g.kv_lora_rank is None else latent(g)
+            return n_bytes * numbers * kept(g, tokens)
+
+        return answer
+
+    cases = {
+        "Llama-3 8B": ("Llama-3 8B", 8192),
+        "Qwen3-4B": ("Qwen3-4B", 4096),
+        "Falcon 7B": ("Falcon 7B", 2048),
+        "DeepSeek-V3": ("DeepSeek-V3 / R1", 4096),
+        "Gemma-3 27B, short": ("Gemma-3 27B", 512),
+        "Gemma-3 27B, long": ("Gemma-3 27B", 131_072),
+    }
+    ways = mistakes(heads, latents, windows, width, at_most=2)
+    return grade_function(
+        mine,
+        kv_cache_bytes,
+        {case: (MODELS[name].geometry, tokens) for case, (name, tokens) in cases.items()},
+        look_alikes={hint: by(*parts) for hint, parts in ways},
+    )
