@@ -28,7 +28,6 @@ from attnlib.properties import (
     FAILS,
     HOLDS,
     NOT_ASKED,
-    WIDTH,
     Reports,
     alike,
     check_layer,
@@ -476,6 +475,9 @@ class LostRotaryKey(PlainLatentAttention):
         return self.memory(shape, batch_size)
 
 
+COLUMNS = 42  # what a phone has room for
+UNBROKEN = "\N{NO-BREAK SPACE}"
+
 # Sizes that all differ, so that swapped axes cannot cancel.
 GROUPED = {"d_model": 22, "n_heads": 6, "n_kv_heads": 3, "head_dim": 4}
 LATENT = {
@@ -541,19 +543,18 @@ class Bug:
     def __repr__(self) -> str:
         """The label beside the exhibit: what differs, why, and what the checks say."""
         reports, lines = matrix()[self.name], [self.diff(), ""]
-        what = {
-            "cause": self.cause,
-            "caught by": ", ".join(reports.failed),
-            "holds": ", ".join(r.check for r in reports if r.verdict == HOLDS),
-            "not asked": ", ".join(r.check for r in reports if r.verdict == NOT_ASKED),
-        }
-        for title, text in what.items():
-            head, indent = f"{title:11}", " " * 11
+        said = {"caught by": FAILS, "holds": HOLDS, "not asked": NOT_ASKED}
+        what = {title: ", ".join(named(reports, word)) for title, word in said.items()}
+        for title, text in {"cause": self.cause, **what}.items():
+            indents = {"initial_indent": f"{title:11}", "subsequent_indent": " " * 11}
             if text:
-                lines += textwrap.wrap(
-                    text, WIDTH, initial_indent=head, subsequent_indent=indent
-                )
-        return "\n".join(lines)
+                lines += textwrap.wrap(text, COLUMNS, **indents)
+        return "\n".join(lines).replace(UNBROKEN, " ")
+
+
+def named(reports: Reports, verdict: str) -> list[str]:
+    """Names of the checks with a verdict, none of which breaks at the end of a line."""
+    return [r.check.replace(" ", UNBROKEN) for r in reports if r.verdict == verdict]
 
 
 @functools.cache
