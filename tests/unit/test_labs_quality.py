@@ -212,12 +212,13 @@ def test_what_does_not_fit_is_refused(text):
         found.select("MHA")
 
 
+@pytest.fixture(scope="module")
+def stored():
+    return load()
+
+
 class TestStored:
     """What is stored with the package was made by the script as it is."""
-
-    @pytest.fixture(scope="class")
-    def stored(self):
-        return load()
 
     def test_every_configuration_has_every_seed(self, stored):
         assert len(stored.seeds()) >= 5
