@@ -59,6 +59,7 @@ GUARD_FILES = (
     "test_names.py",
     "test_numbers.py",
     "test_repository.py",
+    "test_spelling.py",
     "test_tools.py",
     "test_workflows.py",
 )
