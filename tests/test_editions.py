@@ -225,6 +225,15 @@ def test_slides_are_cut_at_headings_and_questions():
     assert "Seven" not in str(cells)
 
 
+def test_long_prose_is_cut_between_blocks():
+    """Catches a slide of three tables, and a block of code that is cut within."""
+    table = "\n".join(["| a | b |", "|---|---|", *["| 1 | 2 |"] * 12])
+    code = "```text\n" + "x\n\n" * 9 + "```"
+    pieces = list(editions.fitting(f"## Head\n\n{table}\n\n{table}\n\n{code}\n\nEnd."))
+    assert pieces == [f"## Head\n\n{table}", table, f"{code}\n\nEnd."]
+    assert list(editions.fitting("")) == []  # a cell with nothing but a solution
+
+
 @pytest.mark.parametrize(
     ("paragraph", "first"),
     [

@@ -62,7 +62,7 @@ STUDENT_NOTE = (
 SHOWN_WHOLE = ("Exercises", "Summary", "Explain it back")
 
 # What a slide shows as it is; of all other blocks it shows the first sentence.
-KEPT = re.compile(r"#|[-*+] |\d+\. |\||```|>|!\[|<|\0|\$\$|\*\*[^*]+\*\*$")
+KEPT = re.compile(r"#|[-*+] |\d+\. |\||```|>|!\[|<|\$\$|\*\*[^*]+\*\*$")
 
 # A slide holds about so many lines; the next cell begins another one.
 LINES = 19
@@ -151,38 +151,55 @@ def parts(source: str) -> Iterator[str]:
             yield text
 
 
-def shown_and_said(source: str) -> tuple[str, str]:
-    """Return what a slide shows of a part of prose, and what its speaker says.
-
-    Headings, lists, tables, formulas, code and what is folded away are shown, and of each
-    paragraph its first sentence. The whole paragraphs are for the speaker.
-    """
+def blocks(source: str) -> list[str]:
+    """Cut Markdown at empty lines, but for those in code, formulas and what is folded away."""
     folds: list[str] = []
 
     def fold(found: re.Match) -> str:
         folds.append(found[0])
         return f"\0{len(folds) - 1}\0"
 
-    shown, said = [], []
-    text = re.sub(r"^```.*?^```|^\$\$.*?\$\$$", fold, source, flags=re.DOTALL | re.MULTILINE)
-    for block in re.split(r"\n{2,}", DETAILS.sub(fold, text)):
-        if KEPT.match(block):
-            shown.append(block)
-        else:
-            shown.append(first_sentence(block))
-            said.append(block)
-
     def unfold(text: str) -> str:
         while "\0" in text:
             text = re.sub(r"\0(\d+)\0", lambda found: folds[int(found[1])], text)
         return text
 
-    return unfold("\n\n".join(shown)), unfold("\n\n".join(said))
+    text = re.sub(r"^```.*?^```|^\$\$.*?\$\$$", fold, source, flags=re.DOTALL | re.MULTILINE)
+    found = re.split(r"\n{2,}", DETAILS.sub(fold, text).strip())
+    return [unfold(block) for block in found if block]
+
+
+def shown_and_said(source: str) -> tuple[str, str]:
+    """Return what a slide shows of a part of prose, and what its speaker says.
+
+    Headings, lists, tables, formulas, code and what is folded away are shown, and of each
+    paragraph its first sentence. The whole paragraphs are for the speaker.
+    """
+    shown, said = [], []
+    for block in blocks(source):
+        if KEPT.match(block):
+            shown.append(block)
+        else:
+            shown.append(first_sentence(block))
+            said.append(block)
+    return "\n\n".join(shown), "\n\n".join(said)
+
+
+def fitting(source: str) -> Iterator[str]:
+    """Cut Markdown between blocks into pieces that a slide has room for."""
+    piece: list[str] = []
+    for block in blocks(source):
+        if piece and height_of_text("\n".join([*piece, block])) > LINES:
+            yield "\n\n".join(piece)
+            piece = []
+        piece.append(block)
+    if piece:
+        yield "\n\n".join(piece)
 
 
 def is_speech(source: str) -> bool:
     """Whether a part of prose has nothing but paragraphs."""
-    return not any(KEPT.match(block) for block in re.split(r"\n{2,}", source))
+    return not any(KEPT.match(block) for block in blocks(source))
 
 
 def first_sentence(paragraph: str) -> str:
@@ -234,8 +251,9 @@ def for_slides(notebook: NotebookNode) -> NotebookNode:
             else:
                 shown, said = shown_and_said(text)
             spoken = kind == "-" and is_speech(text) and height_of_text(shown) > room
-            if shown and not spoken:
-                put(new_markdown_cell(lettered(shown)), kind, height_of_text(shown))
+            for piece in [] if spoken else [lettered(shown)] if asks else fitting(shown):
+                put(new_markdown_cell(piece), kind, height_of_text(piece))
+                kind = "-"
             if said:
                 put(new_markdown_cell(said), "notes", 0)
             if asks:

@@ -60,6 +60,7 @@ GUARD_FILES = (
     "test_numbers.py",
     "test_repository.py",
     "test_publish.py",
+    "test_spelling.py",
     "test_tools.py",
     "test_workflows.py",
 )
