@@ -10,8 +10,8 @@ import itertools
 import linecache
 import statistics
 import traceback
-from collections.abc import Callable, Mapping
-from functools import wraps
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial, wraps
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_leaves
 
 from attnlib.bugs import BUGS, GROUPED, LATENT, PlainAttention, PlainLatentAttention
 from attnlib.core import attention, fused_attention, merge_heads, split_heads
-from attnlib.costs import Geometry, kv_cache_bytes
+from attnlib.costs import Geometry, attention_params, kv_cache_bytes
 from attnlib.grading import (
     SIZES,
     FunctionLayer,
@@ -647,6 +647,8 @@ def grade_scale(mine: Callable[[int, int, int, float, float], float]) -> Grade:
         " k_std themselves.": lambda q, k: (q * k) ** 0.5,
         "the spread of the queries alone. Keys are multiplied in as well.": lambda q, k: q,
         "the sum of the spreads. Query and key are multiplied.": lambda q, k: q + k,
+        "multiplied by the spreads. Larger entries make larger scores, so divide by"
+        " them.": lambda q, k: 1 / (q * k),
     }
     directions = {
         "": lambda width, spread: width**-0.5 / spread,
@@ -717,6 +719,12 @@ def grade_qk_norm(mine: Callable[..., object]) -> Grade:
     def all_heads(x: Tensor) -> Tensor:
         return x * x.square().mean(dim=(1, 3), keepdim=True).rsqrt()
 
+    def all_tokens(x: Tensor) -> Tensor:
+        return x * x.square().mean().rsqrt()
+
+    def no_root(x: Tensor) -> Tensor:
+        return x / x.square().mean(dim=-1, keepdim=True)
+
     right = by(rms, rms)
     look_alikes = {
         "queries and keys are used as they came.": by(as_it_came, as_it_came),
@@ -744,6 +752,9 @@ def grade_qk_norm(mine: Callable[..., object]) -> Grade:
         "one size for all heads of a token. Each head's vector is normalised by itself.": (
             by(all_heads, all_heads)
         ),
+        "one size for the whole tensor, later tokens included. Each vector of D numbers is"
+        " normalised by itself, along the last axis.": by(all_tokens, all_tokens),
+        "divided by the mean of the squares, and not by its root.": by(no_root, no_root),
     }
     d_model, n_heads, _, head_dim = SIZES
     sizes = d_model, n_heads, n_heads, head_dim
@@ -779,8 +790,8 @@ def grade_qk_norm(mine: Callable[..., object]) -> Grade:
             reports.append(Report(check, FAILS, words, hint))
     remark = ""
     if not Reports(reports).hold:
-        answers = {hint: lambda f=f: out_of(f, q, k) for hint, f in look_alikes.items()}
-        remark = known_mistake(found, answers)
+        answers = {hint: lambda f=f: [out_of(f, q, k)] for hint, f in look_alikes.items()}
+        remark = known_mistake([found], answers)
     return Grade(name, Reports(reports), remark)
 
 
@@ -819,8 +830,18 @@ def grade_heads(mine: Callable[..., nn.Module]) -> Grade:
     def whole(x: Tensor, H: int) -> Tensor:
         return x[:, None]
 
+    def in_place(x: Tensor, H: int) -> Tensor:
+        return x.unflatten(-1, (H, -1))
+
+    def in_place_back(x: Tensor) -> Tensor:
+        return x.flatten(2)
+
     wrong = {
         "one head as wide as all of them together: nothing is split.": by(whole, merge_heads),
+        "the axes are never swapped. Attention runs over the last but one axis, so here the"
+        " heads of one token attend to each other, and no token to another.": (
+            by(in_place, in_place_back)
+        ),
         "heads are split by a view alone, and merged right. View to (B, T, H, D), then swap"
         " the axes 1 and 2.": by(view, merge_heads),
         "heads are split right, and merged without swapping the axes back. (B, H, T, D) has"
@@ -850,11 +871,11 @@ def grade_heads(mine: Callable[..., nn.Module]) -> Grade:
     sizes, options = (22, 6), {"head_dim": 4}
     grade = grade_layer(mine, MultiHeadAttention, *sizes, checks=checks, **options)
 
-    def out_of(kind: Callable[..., nn.Module]) -> Tensor:
+    def outs_of(kind: Callable[..., nn.Module]) -> Iterator[Tensor]:
         layer = prepared(kind(*sizes, **options))
-        return output(layer, hidden(layer))
+        yield output(layer, hidden(layer))
 
-    return with_remark(grade, name_of(mine), mine, wrong, out_of)
+    return with_remark(grade, name_of(mine), mine, wrong, outs_of)
 
 
 def grade_shares(mine: Callable[[Tensor, Tensor], Tensor]) -> Grade:
@@ -883,6 +904,9 @@ def grade_shares(mine: Callable[[Tensor, Tensor], Tensor]) -> Grade:
     def in_turns(heads: Tensor, w_o: Tensor) -> Tensor:
         return torch.einsum("bhtd,mdh->bhtm", heads, w_o.unflatten(1, (4, 3)))
 
+    def by_memory(heads: Tensor, w_o: Tensor) -> Tensor:
+        return torch.einsum("bhtd,hdm->bhtm", heads, w_o.reshape(3, 4, -1))
+
     def equal_parts(heads: Tensor, w_o: Tensor) -> Tensor:
         return (merge_heads(heads) @ w_o.T / 3)[:, None].expand(-1, 3, -1, -1)
 
@@ -898,6 +922,8 @@ def grade_shares(mine: Callable[[Tensor, Tensor], Tensor]) -> Grade:
             " columns h * D to (h + 1) * D.": rows,
             "every H-th column. Merged heads lie one behind the other, so a head's columns do"
             " too.": in_turns,
+            "a view of W_O that begins with the heads. Its memory runs along the rows, so cut"
+            " the columns: view to (d_model, H, D).": by_memory,
             "equal parts of the whole output. The heads add different shares.": equal_parts,
             "tokens in front of heads. Asked for is (B, H, T, d_model).": tokens_first,
             "the sum over the heads. Asked for is each share by itself.": (
@@ -962,6 +988,11 @@ def grade_cache_gib(mine: Callable[[Geometry, int, int, int], float]) -> Grade:
             n_heads(g) * width(g) * factor(g, users, bits) * tokens / unit
         )
 
+    def right(g: Geometry, tokens: int, users: int, bits: int) -> float:
+        return kv_cache_bytes(g, tokens, batch_size=users) * bits / 16 / 2**30
+
+    ways = mistakes(heads, widths, factors, units, at_most=3)
+    rounded = "rounded down to whole GiB. Divide with /, and not with //."
     cases = {
         "Llama-2 7B": ("Llama-2 7B", 4096, 1, 16),
         "Llama-3 8B, 3 users": ("Llama-3 8B", 8192, 3, 16),
@@ -971,12 +1002,11 @@ def grade_cache_gib(mine: Callable[[Geometry, int, int, int], float]) -> Grade:
     }
     return grade_function(
         mine,
-        lambda g, tokens, users, bits: (
-            kv_cache_bytes(g, tokens, batch_size=users) * bits / 16 / 2**30
-        ),
+        right,
         {case: (MODELS[name].geometry, *rest) for case, (name, *rest) in cases.items()},
         look_alikes={
-            hint: by(*parts) for hint, parts in mistakes(heads, widths, factors, units)
+            **{hint: by(*parts) for hint, parts in ways},
+            rounded: lambda *arguments: right(*arguments) // 1,
         },
     )
 
@@ -1027,15 +1057,20 @@ def grade_cached_layer(mine: Callable[..., nn.Module]) -> Grade:
         "no mask at all.": lambda T, S, cached: everything(T, S),
         "a mask that hides the query's own key. Query t of the call sees keys 0 to S - T + t,"
         " the last of which is its own.": lambda T, S, cached: table(T, S, S - T - 1),
+        "True taken for hidden. In this mask True = may attend.": (
+            lambda T, S, cached: ~table(T, S, S - T)
+        ),
+        "a mask of numbers, which is added to the scores and hides nothing. Make it boolean.": (
+            lambda T, S, cached: table(T, S, S - T).double()
+        ),
         "a mask that is one column off: a query sees the token behind its own.": (
             lambda T, S, cached: table(T, S, S - T + 1)
         ),
     }
     stores = {
         "": "rotated",
-        "the tensors that update returns are not used. Attention sees the new tokens only.": (
-            "forgotten"
-        ),
+        "what is stored is never read, so attention sees the new tokens only. Use the keys and"
+        " values that update returns.": "forgotten",
         "keys are stored first and turned after they are read, all of them by the positions of"
         " the new tokens. Turn the new keys, then store them.": "unrotated",
         "keys are stored before they are turned, and only the new ones are ever turned. Turn"
@@ -1062,7 +1097,8 @@ def grade_cached_layer(mine: Callable[..., nn.Module]) -> Grade:
                     stored = cache.update(k, v)
                     k, v = (k, v) if store == "forgotten" else stored
                 seen = mask(T, k.shape[2], cache is not None)
-                return self.o_proj(merge_heads(fused_attention(q, k, v, mask=seen)))
+                out = F.scaled_dot_product_attention(q, k, v, attn_mask=seen)
+                return self.o_proj(merge_heads(out))
 
         return Layer
 
@@ -1077,20 +1113,34 @@ def grade_cached_layer(mine: Callable[..., nn.Module]) -> Grade:
     grade = grade_layer(mine, MultiHeadAttention, *sizes, checks=checks, **options)
     wrong = {hint: by(*parts) for hint, parts in mistakes(starts, masks, stores)}
 
-    def out_of(kind: Callable[..., nn.Module]) -> Tensor:
+    def outs_of(kind: Callable[..., nn.Module]) -> Iterator[Tensor]:
         layer = prepared(kind(*sizes, **options))
-        x, plans = hidden(layer), ([TOKENS], [3, TOKENS - 3], [1] * TOKENS)
-        return torch.stack([output(layer, x), *(in_steps(layer, x, plan) for plan in plans)])
+        x = hidden(layer)
+        for plan in ([3, TOKENS - 3], [1] * TOKENS, [TOKENS]):
+            yield in_steps(layer, x, plan)
+        yield output(layer, x)
 
-    return with_remark(grade, name_of(mine), mine, wrong, out_of)
+    stops = any(
+        report.check == "cached = uncached" and report.found.startswith(("Runtime", "Value"))
+        for report in grade.reports
+    )
+    if stops:
+        remark = (
+            "It stops once something is cached. Then T queries meet S > T keys: a mask needs T"
+            " rows and S columns, and what is turned in one call of rotate must have the same"
+            " positions."
+        )
+        return Grade(name_of(mine), grade.reports, remark)
+    return with_remark(grade, name_of(mine), mine, wrong, outs_of)
 
 
-def mistakes(*choices: Mapping[str, object]) -> list[tuple[str, tuple]]:
-    """All ways to make one or two mistakes, the single ones first.
+def mistakes(*choices: Mapping[str, object], at_most: int = 2) -> list[tuple[str, tuple]]:
+    """All ways to make a few mistakes, the single ones first.
 
     Args:
         choices: what there is to choose for each part of an answer, by the hint that a choice
             deserves; the right one has the hint "".
+        at_most: how many mistakes to make at once, up to 3.
 
     Returns:
         For each way, its hints joined and what was chosen.
@@ -1098,25 +1148,31 @@ def mistakes(*choices: Mapping[str, object]) -> list[tuple[str, tuple]]:
     ways = []
     for pick in itertools.product(*(choice.items() for choice in choices)):
         hints = [hint for hint, _ in pick if hint]
-        if 0 < len(hints) <= 2:
-            text = hints[0] if len(hints) == 1 else "two at once: (1) {} (2) {}".format(*hints)
+        if 0 < len(hints) <= at_most:
+            listed = " ".join(f"({i}) {hint}" for i, hint in enumerate(hints, start=1))
+            text = ("", hints[0], f"two at once: {listed}", f"three at once: {listed}")[
+                len(hints)
+            ]
             ways.append((len(hints), text, tuple(value for _, value in pick)))
     return [(text, parts) for _, text, parts in sorted(ways, key=lambda way: way[0])]
 
 
-def known_mistake(answer: object, look_alikes: Mapping[str, Callable[[], object]]) -> str:
-    """Say whether an answer is that of a known mistake.
+def known_mistake(
+    answers: list[Tensor], look_alikes: Mapping[str, Callable[[], Iterable[Tensor]]]
+) -> str:
+    """Say whether answers are those of a known mistake.
 
     Args:
-        answer: what came.
-        look_alikes: functions that make the answers of a mistake each, by the hint to give.
+        answers: what came.
+        look_alikes: functions that give the answers of a mistake each, by the hint to give.
+            They may give them one by one: after the first that differs no more are asked for.
 
     Returns:
-        The remark; empty if the answer is like none of them.
+        The remark; empty if the answers are like none of them.
     """
     for hint, wrong in look_alikes.items():
         try:
-            if same(answer, wrong()):
+            if all(same(mine, theirs) for mine, theirs in zip(answers, wrong(), strict=True)):
                 return f"Your answers are those of a known mistake: {hint}"
         except Exception:  # this mistake has no answer to the question
             continue
@@ -1128,7 +1184,7 @@ def with_remark(
     name: str,
     mine: Callable[..., nn.Module],
     wrong: Mapping[str, Callable[..., nn.Module]],
-    out_of: Callable[[Callable[..., nn.Module]], Tensor],
+    outs_of: Callable[[Callable[..., nn.Module]], Iterable[Tensor]],
 ) -> Grade:
     """Add to the grade of a layer which known mistake it has, if it has one.
 
@@ -1137,7 +1193,7 @@ def with_remark(
         name: what to call it.
         mine: the class that was graded.
         wrong: classes with a mistake each, by the hint to give.
-        out_of: builds a layer and returns the outputs to compare.
+        outs_of: builds a layer and gives the outputs to compare, one by one.
 
     Returns:
         The grade, with a remark where the layer does what a wrong one does.
@@ -1145,11 +1201,11 @@ def with_remark(
     if grade.solved or not grade.reports:
         return grade
     try:
-        answer = out_of(mine)
+        answers = list(outs_of(mine))
     except Exception:  # the reports have it
         return grade
-    look_alikes = {hint: lambda kind=kind: out_of(kind) for hint, kind in wrong.items()}
-    return Grade(name, grade.reports, known_mistake(answer, look_alikes))
+    look_alikes = {hint: lambda kind=kind: outs_of(kind) for hint, kind in wrong.items()}
+    return Grade(name, grade.reports, known_mistake(answers, look_alikes))
 
 
 def grade_pool(mine: Callable[[Tensor, int, int], Tensor]) -> Grade:
@@ -1367,4 +1423,174 @@ def grade_cache_check(mine: Callable[[nn.Module], bool]) -> Grade:
             "a single sequence, and a single token at a time. Take a batch, and steps of"
             " several tokens too.": answers_to([1] * TOKENS, batch=1),
         },
+    )
+
+
+def grade_floor(mine: Callable[[Geometry, int, int, float, float], float]) -> Grade:
+    """Grade the least time of a decode step (chapter 10).
+
+    Args:
+        mine: takes ``(geometry, tokens, batch_size, bytes_per_second, flops_per_second)``; the
+            geometry has neither windows nor latents; returns seconds for weights and cache in
+            bfloat16.
+
+    Returns:
+        The grade.
+    """
+
+    def counts(g: Geometry, tokens: int, batch_size: int) -> tuple[int, int, int]:
+        """Return weights, bytes of the caches, and multiply-adds of one sequence's core."""
+        core = g.n_layers * g.n_heads * 2 * g.head_dim * tokens
+        return attention_params(g), kv_cache_bytes(g, tokens, batch_size=batch_size), core
+
+    def floor(
+        g: Geometry,
+        tokens: int,
+        batch_size: int,
+        reads: float,
+        calculates: float,
+        *,
+        weights: int | None = 1,
+        flops_a_step: int = 2,
+        join: Callable[[float, float], float] = max,
+        cache: Callable[[int, Geometry, int], float] = lambda n_bytes, g, batch_size: n_bytes,
+        heads: Callable[[Geometry], int] = lambda g: g.n_heads,
+    ) -> float:
+        params, cached, core = counts(g, tokens, batch_size)
+        read = 2 * params * (batch_size if weights is None else weights)
+        core = core * heads(g) // g.n_heads
+        flops = flops_a_step * batch_size * (params + core)
+        return join((read + cache(cached, g, batch_size)) / reads, flops / calculates)
+
+    llama, mqa = MODELS["Llama-3 8B"].geometry, MODELS["Falcon 7B"].geometry
+    cpu, h100, slow = (36e9, 195e9), (3.35e12, 989e12), (3.35e12, 1e12)
+    return grade_function(
+        mine,
+        floor,
+        {
+            "Llama-3 8B on a CPU": (llama, 8192, 1, *cpu),
+            "16 sequences, H100": (llama, 8192, 16, *h100),
+            "Falcon 7B, H100": (mqa, 2048, 1, *h100),
+            "slow arithmetic": (llama, 2048, 64, *slow),
+        },
+        look_alikes={
+            "the two times are added. They run side by side, so the longer one counts.": (
+                partial(floor, join=lambda a, b: a + b)
+            ),
+            "the shorter of the two times. The longer one decides.": partial(floor, join=min),
+            "the weights are left out. They are read in every step, too.": (
+                partial(floor, weights=0)
+            ),
+            "the weights are read once for each sequence. One reading serves the batch.": (
+                partial(floor, weights=None)
+            ),
+            "the cache of one sequence. Each sequence has its own.": (
+                partial(floor, cache=lambda n_bytes, g, batch_size: n_bytes / batch_size)
+            ),
+            "the cache is read once for each query head. A group reads its keys once.": (
+                partial(
+                    floor,
+                    cache=lambda n_bytes, g, batch_size: n_bytes * g.n_heads / g.n_kv_heads,
+                )
+            ),
+            "a multiply-add counts as one FLOP. It is two, a product and a sum.": (
+                partial(floor, flops_a_step=1)
+            ),
+            "the core goes by the key/value heads. Every query head multiplies with keys.": (
+                partial(floor, heads=lambda g: g.n_kv_heads)
+            ),
+            "weights of four bytes. In bfloat16 a number takes two.": partial(floor, weights=2),
+            "milliseconds. Seconds are asked for.": (
+                lambda *arguments: 1000 * floor(*arguments)
+            ),
+        },
+    )
+
+
+def grade_any_cache(mine: Callable[[Geometry, int], float]) -> Grade:
+    """Grade the bytes of any published model's cache (chapter 9).
+
+    Args:
+        mine: takes ``(geometry, tokens)``; returns the bytes that all layers keep of one
+            sequence, in bfloat16, latents and windows included.
+
+    Returns:
+        The grade.
+    """
+
+    def kept_of(g: Geometry, tokens: int) -> int:
+        windowed = g.n_window_layers if g.window is not None else 0
+        return (g.n_layers - windowed) * tokens + windowed * min(tokens, g.window or 0)
+
+    heads = {
+        "": lambda g: 2 * g.n_kv_heads * g.head_dim,
+        "query heads. Cached are keys and values: count n_kv_heads.": (
+            lambda g: 2 * g.n_heads * g.head_dim
+        ),
+        "d_model / n_heads for the width of a head. The published width is head_dim.": (
+            lambda g: 2 * g.n_kv_heads * g.d_model / g.n_heads
+        ),
+        "K or V is missing. A token leaves a key and a value.": (
+            lambda g: g.n_kv_heads * g.head_dim
+        ),
+    }
+    latents = {
+        "": lambda g: g.kv_lora_rank + g.qk_rope_head_dim,
+        "a factor 2 for latents. The latent is key and value at once, stored once.": (
+            lambda g: 2 * (g.kv_lora_rank + g.qk_rope_head_dim)
+        ),
+        "the latent without the rotary key. It is cached as well, one for all heads.": (
+            lambda g: g.kv_lora_rank
+        ),
+        "a rotary key for each head. One is shared by all.": (
+            lambda g: g.kv_lora_rank + g.n_heads * g.qk_rope_head_dim
+        ),
+        "two latents, for keys and for values. There is one, and a rotary key.": (
+            lambda g: 2 * g.kv_lora_rank + g.qk_rope_head_dim
+        ),
+        "keys and values of all heads in MLA. They are not kept: latents are.": (
+            lambda g: 2 * g.n_kv_heads * g.head_dim
+        ),
+    }
+    windows = {
+        "": kept_of,
+        "no windows. A layer with a window keeps at most that many tokens.": (
+            lambda g, tokens: g.n_layers * tokens
+        ),
+        "windows in all layers. Only n_window_layers have one.": (
+            lambda g, tokens: g.n_layers * min(tokens, g.window or tokens)
+        ),
+        "a full window from the first token on. A short text does not fill it.": (
+            lambda g, tokens: (
+                (g.n_layers - g.n_window_layers) * tokens + g.n_window_layers * (g.window or 0)
+            )
+        ),
+    }
+    width = {
+        "": 2,
+        "one byte a number. In bfloat16 a number takes two.": 1,
+        "four bytes a number. In bfloat16 a number takes two.": 4,
+    }
+
+    def by(head: Callable, latent: Callable, kept: Callable, n_bytes: int):
+        def answer(g: Geometry, tokens: int) -> float:
+            numbers = head(g) if g.kv_lora_rank is None else latent(g)
+            return n_bytes * numbers * kept(g, tokens)
+
+        return answer
+
+    cases = {
+        "Llama-3 8B": ("Llama-3 8B", 8192),
+        "Qwen3-4B": ("Qwen3-4B", 4096),
+        "Falcon 7B": ("Falcon 7B", 2048),
+        "DeepSeek-V3": ("DeepSeek-V3 / R1", 4096),
+        "Gemma-3 27B, short": ("Gemma-3 27B", 512),
+        "Gemma-3 27B, long": ("Gemma-3 27B", 131_072),
+    }
+    ways = mistakes(heads, latents, windows, width, at_most=2)
+    return grade_function(
+        mine,
+        kv_cache_bytes,
+        {case: (MODELS[name].geometry, tokens) for case, (name, tokens) in cases.items()},
+        look_alikes={hint: by(*parts) for hint, parts in ways},
     )

@@ -188,9 +188,9 @@ def equals_the_reference(layer: nn.Module, reference: nn.Module | None = None) -
         )
     else:
         hint = (
-            "already token 0 is wrong, which should see only itself. If nothing leaks from later"
-            " tokens, scores cannot matter there: look at how heads are split and merged, and at"
-            " the values."
+            "already token 0 is wrong, which should see only itself. If nothing leaks from"
+            " later tokens, scores cannot matter there: look at how heads are split and merged,"
+            " and at the values."
         )
     wrong = [t for t in range(TOKENS) if off[t] >= TOLERANCE]
     raise BrokenError(
@@ -361,7 +361,7 @@ def padding(layer: nn.Module, reference: nn.Module | None = None) -> str:
     needs(layer, "key_mask")
     x, pads = hidden(layer), [0, 1, 2, 3, 5]
     real = torch.arange(TOKENS)[None] >= torch.tensor(pads)[:, None]  # (B, T)
-    out = output(layer, x, key_mask=real)
+    out = output(layer, x, key_mask=real, finite=False)  # rows of padding may be NaN
     alone = [output(layer, x[b : b + 1, n:]) for b, n in enumerate(pads)]
     off = [(out[b, n:] - alone[b][0]).abs().max().item() for b, n in enumerate(pads)]
     if max(off) < TOLERANCE:
@@ -494,11 +494,13 @@ def hidden(layer: nn.Module) -> Tensor:
     return torch.randn(shape, generator=seeded(1), dtype=torch.float64)
 
 
-def output(layer: nn.Module, x: Tensor, *, grad: bool = False, **options) -> Tensor:
+def output(
+    layer: nn.Module, x: Tensor, *, grad: bool = False, finite: bool = True, **options
+) -> Tensor:
     """The layer's output, (B, T, d_model).
 
     Raises:
-        BrokenError: if it is no tensor of that shape.
+        BrokenError: if it is no tensor of that shape, or has NaN where ``finite`` is asked for.
     """
     with torch.set_grad_enabled(grad):
         out = layer(x, **options)
@@ -509,6 +511,13 @@ def output(layer: nn.Module, x: Tensor, *, grad: bool = False, **options) -> Ten
     if out.shape != x.shape:
         found = f"the output has shape {tuple(out.shape)}, expected {tuple(x.shape)}"
         raise BrokenError(found, "follow the shapes line by line, from the last one backwards.")
+    lost = (~out.isfinite()).any(dim=-1).any(dim=0).nonzero().flatten().tolist()
+    if finite and lost:
+        raise BrokenError(
+            f"the output of token {listed(lost)} is NaN or infinite",
+            "a softmax over nothing, 0 / 0: all keys of a query are hidden, mostly because the"
+            " mask is the wrong way round. Here True means may attend.",
+        )
     return out
 
 

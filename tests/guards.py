@@ -54,7 +54,7 @@ MYST = {
     "a substitution": re.compile(r"\{\{.*?\}\}"),
     "a formula without dollars": re.compile(r"^\s*\\begin\{\w+\*?\}", re.MULTILINE),
 }
-FENCE = re.compile(r"^(\s*)(`{3,}|~{3,})(?!\s*\{).*?^\1\2`*\s*$", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(r"^([ \t]*)(`{3,}|~{3,})(?!\s*\{).*?^\1\2`*\s*$", re.MULTILINE | re.DOTALL)
 INLINE_CODE = re.compile(r"(?<![`}])(`+)(?!`).+?(?<!`)\1(?!`)")
 DISPLAY_MATHS = re.compile(r"\$\$.+?\$\$", re.DOTALL)
 

@@ -209,5 +209,6 @@ def test_a_solution_that_fails_says_where(tmp_path):
     source = folded("solution", "```python\n1 / 0\n```")
     path = tmp_path / "05-sample.ipynb"
     path.write_text(nbformat.writes(new_notebook(cells=[new_markdown_cell(source)])), "utf-8")
-    with pytest.raises(solutions.SolutionError, match=r"(?s)05-sample.ipynb.*ZeroDivisionError"):
+    where = r"(?s)05-sample.ipynb.*ZeroDivisionError"
+    with pytest.raises(solutions.SolutionError, match=where):
         solutions.write(path)

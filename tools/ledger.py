@@ -41,7 +41,7 @@ EXPRESSION = re.compile(r"\s*(?P<number>\d[\d,]*(?:\.\d+)?)?\s*=\s*(?P<code>.+?)
 GIVEN = re.compile(r"\s*given\s*")
 MARK = re.compile(r"^<!-- (?:table of .*|end of table) -->$", re.MULTILINE)  # tools/notation.py
 
-FENCE = re.compile(r"^(\s*)(`{3,}|~{3,}).*?^\1\2`*\s*$", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(r"^([ \t]*)(`{3,}|~{3,}).*?^\1\2`*\s*$", re.MULTILINE | re.DOTALL)
 CODE = re.compile(r"(?<!`)(`+)(?!`).+?(?<!`)\1(?!`)", re.DOTALL)
 MATHS = re.compile(r"\$\$.+?\$\$|(?<![\\$])\$(?![\s$])[^$]+?(?<!\s)\$", re.DOTALL)
 ADDRESS = re.compile(r"\]\([^)]*\)|<https?:[^>]*>")

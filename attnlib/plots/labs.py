@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from attnlib.labs.stats import estimate, paired_difference
-from attnlib.plots.look import GREY, INK, LINES, MARKERS, VARIANTS, styled
+from attnlib.plots.look import GREY, INK, LINES, MARKERS, PAPER, VARIANTS, styled
 
 if TYPE_CHECKING:
     from attnlib.labs.quality import Quality
@@ -92,8 +92,11 @@ def paired_differences(groups: Mapping[str, Mapping[str, Sequence[float]]]) -> F
             style, found = look_of(name), estimate(values)
             ax.plot(values, np.full(len(values), y + 0.26), ".", color=GREY, markersize=5)
             ax.errorbar(found.mean, y, xerr=found.half, capsize=4, markersize=8, **style)
-            mean, note = f"{found.mean:+.3f}", {"xytext": (0, 8), "ha": "center"}
-            ax.annotate(mean, (found.mean, y), textcoords="offset points", fontsize=9, **note)
+            card = {"facecolor": PAPER, "edgecolor": "none", "pad": 0.6}
+            note = {"xytext": (0, 8), "ha": "center", "fontsize": 9, "bbox": card}
+            ax.annotate(
+                f"{found.mean:+.3f}", (found.mean, y), textcoords="offset points", **note
+            )
         ax.set_yticks(range(len(rows)), list(rows))
         ax.set_ylim(len(rows) - 0.4, -0.7)  # the first on top
         ax.set_title(title)

@@ -41,6 +41,10 @@ def test_mistakes_come_one_by_one_before_two_at_once():
         ("two at once: (1) a (2) c", (1, 3)),
         ("two at once: (1) b (2) c", (2, 3)),
     ]
+    assert mistakes({"": 0, "a": 1}, {"": 0, "b": 1}, {"": 0, "c": 1}, at_most=3)[-1] == (
+        "three at once: (1) a (2) b (3) c",
+        (1, 1, 1),
+    )
 
 
 # Chapter 2: the scale that a layer starts with.
@@ -56,6 +60,7 @@ SCALES = {
     "divide by it": lambda m, H, D, q, k: D**0.5 * q * k,
     "Keys are multiplied in as well": lambda m, H, D, q, k: D**-0.5 / q,
     "Query and key are multiplied": lambda m, H, D, q, k: D**-0.5 / (q + k),
+    "multiplied by the spreads": lambda m, H, D, q, k: q * k / D**0.5,
     "(1) the width of the model": lambda m, H, D, q, k: m**-0.5,
     "(2) no root": lambda m, H, D, q, k: 1 / D,
 }
@@ -113,6 +118,8 @@ NORMS = {
     "normalised along the tokens": with_norms(lambda x: sized(x, -2)),
     "normalised along the heads": with_norms(lambda x: sized(x, 1)),
     "one size for all heads": with_norms(per_token),
+    "one size for the whole tensor": with_norms(lambda x: x / x.pow(2).mean().sqrt()),
+    "and not by its root": with_norms(lambda x: x / x.pow(2).mean(-1, keepdim=True)),
 }
 
 
@@ -195,6 +202,9 @@ HEADS = {
     "goes to one head. A head has D numbers": heads_layer(turns_cut, right_join),
     "merged number by number in turns": heads_layer(right_cut, turns_join),
     "goes to one head, on both sides": heads_layer(turns_cut, turns_join),
+    "the axes are never swapped": heads_layer(
+        lambda x, B, T, H, D: x.view(B, T, H, D), lambda x, B, T, H, D: x.reshape(B, T, H * D)
+    ),
     "nothing is split": heads_layer(lambda x, *sizes: x, lambda x, *sizes: x),
 }
 
@@ -256,6 +266,9 @@ SHARES = {
     "every H-th column": lambda a, w: torch.stack(
         [a[:, h] @ w[:, h :: a.shape[1]].T for h in range(a.shape[1])], dim=1
     ),
+    "begins with the heads": lambda a, w: torch.einsum(
+        "bhtd,hdm->bhtm", a, w.view(a.shape[1], a.shape[3], -1)
+    ),
     "equal parts": lambda a, w: torch.stack([merge_heads(a) @ w.T / a.shape[1]] * 3, dim=1),
     "tokens in front of heads": lambda a, w: shares(a, w).transpose(1, 2),
     "the sum over the heads": lambda a, w: shares(a, w).sum(dim=1),
@@ -294,6 +307,10 @@ GIBS = {
     "Divide by 2^30": lambda g, t, u, b: gib(g, t, u, b) * 2**30,
     "(1) the query heads. Cached are keys and values: count n_kv_heads. (2) d_model / n": (
         lambda g, t, u, b: 2 * g.n_layers * g.d_model * t * u * b / 8 / 2**30
+    ),
+    "rounded down": lambda g, t, u, b: gib(g, t, u, b) // 1,
+    "three at once: (1) the query heads": lambda g, t, u, b: (
+        g.n_layers * g.n_heads * g.head_dim * t * u * b / 8 / 1e9
     ),
     "(2) GB, which": lambda g, t, u, b: gib(g, t, u, b) * 2**30 / 1e9 / 2,
 }
@@ -357,6 +374,15 @@ CACHED = {
     "the token behind its own": cached_layer(
         options=lambda T, S, c: {"attn_mask": torch.ones(T, S).tril(S - T + 1).bool()}
     ),
+    "True taken for hidden": cached_layer(
+        options=lambda T, S, c: {"attn_mask": torch.ones(T, S).triu(S - T + 1).bool()}
+    ),
+    "a mask of numbers": cached_layer(
+        options=lambda T, S, c: {"attn_mask": torch.ones(T, S).tril(S - T)}
+    ),
+    "hides the query's own key": cached_layer(
+        options=lambda T, S, c: {"attn_mask": torch.ones(T, S).tril(S - T - 1).bool()}
+    ),
     "as if the first stood at 0": cached_layer(first=lambda past, T: 0),
     "placed behind themselves": cached_layer(first=lambda past, T: past + T),
     "one too late": cached_layer(first=lambda past, T: past + 1 if past else 0),
@@ -404,8 +430,8 @@ def test_a_mask_of_the_wrong_shape_stops_with_a_line():
     grade = grade_cached_layer(
         cached_layer(options=lambda T, S, c: {"attn_mask": torch.ones(T, T).tril().bool()})
     )
-    assert not grade.solved
     assert "cached = uncached" in grade.reports.failed
+    assert "a mask needs T rows and S columns" in one_line(grade)
 
 
 def test_cached_layer_needs_the_rope():

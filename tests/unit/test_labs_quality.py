@@ -1,13 +1,14 @@
 """The experiment on quality: fair sizes, a script that can be stopped, and what is stored."""
 
 import json
+import re
 from dataclasses import asdict
 
 import pytest
 import torch
 
 from attnlib.costs import attention_params
-from attnlib.labs import quality
+from attnlib.labs import quality, results
 from attnlib.labs.quality import (
     CONFIGURATIONS,
     EQUAL_CACHE,
@@ -209,3 +210,48 @@ def test_what_does_not_fit_is_refused(text):
     found = quality.Quality({}, {}, TINY, {}, [])
     with pytest.raises(ValueError, match=r"name must be one of \[\], got 'MHA'"):
         found.select("MHA")
+
+
+@pytest.fixture(scope="module")
+def stored():
+    return load()
+
+
+class TestStored:
+    """What is stored with the package was made by the script as it is."""
+
+    def test_every_configuration_has_every_seed(self, stored):
+        assert len(stored.seeds()) >= 5
+        assert len(stored.runs) == len(stored.seeds()) * len(CONFIGURATIONS)
+        assert {run.configuration for run in stored.runs} == set(CONFIGURATIONS)
+
+    def test_sizes_are_those_of_the_models(self, stored):
+        """Catches results of models that the code no longer builds."""
+        assert stored.settings == Settings()
+        known = configurations(stored.settings)
+        assert stored.sizes == {name: sizes(some) for name, some in known.items()}
+
+    def test_models_have_learned(self, stored):
+        steps = [0, 200, 400, 600, 800]
+        for run in stored.runs:
+            assert [step for step, _ in run.losses] == steps
+            losses = [loss for _, loss in run.losses]
+            assert losses == sorted(losses, reverse=True)
+            assert losses[-1] < 2.0 and 5.4 < losses[0] < 6.5
+            assert 0 < run.cpu_seconds < 10 and run.peak_bytes > 2**20
+
+    def test_provenance_says_where_and_with_what_but_not_whose(self, stored):
+        for fact in ("date", "processor", "threads", "dtype", "torch", "python", "attnlib"):
+            assert stored.provenance[fact], fact
+        assert re.fullmatch(r"[0-9a-f]{64}", stored.text["sha256"])
+        text = json.dumps(stored.report())
+        assert not re.search(r"/(?:home|root|tmp|usr|work)\b|hostname", text, re.IGNORECASE)
+
+    def test_description_names_day_and_seeds(self, stored):
+        lines = dict(re.split(r"\s{2,}", line, maxsplit=1)
+                     for line in stored.describe().splitlines())  # fmt: skip
+        assert lines["seeds"] == ", ".join(map(str, stored.seeds()))
+        assert str(stored.provenance["torch"]) in lines["versions"]
+
+    def test_names_are_those_that_can_be_loaded(self, stored):
+        assert "quality-cpu" in results.names()

@@ -268,3 +268,22 @@ def test_nothing_held_is_not_solved():
 )
 def test_lists_in_words(numbers, words):
     assert properties.listed(numbers) == words
+
+
+def flipped(q, k, v, mask=None):
+    return plain(q, k, v, None if mask is None else ~mask)
+
+
+def test_nan_is_a_failure_with_a_hint_of_its_own():
+    """Catches NaN that passes a check because no comparison with it is true."""
+    reports = check_layer(wrapped(flipped), RIGHT[H])
+    for report in reports:
+        if report.check in ("no future leak", "batch = its rows", "head grouping"):
+            assert report.verdict == FAILS, report
+            assert "the output of token 6 is NaN" in report.found
+            assert "wrong way round" in report.hint
+
+
+def test_rows_of_padding_may_be_nan():
+    """Catches a check that asks for what an exercise says need not be treated."""
+    assert CHECKS["padding"](wrapped(plain), RIGHT[H]).verdict == HOLDS
