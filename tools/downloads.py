@@ -31,6 +31,8 @@ SITE = build_site.BUILD / "html"
 FOLDER = SITE / "downloads"
 NAME = "attention-one-variant-at-a-time"
 ZIP_LINK = re.compile(r'\s*<a[^>]* href="[^"]*\.zip"[^>]*>.*?</a>', re.DOTALL)
+ONLY_ON_SCREEN = ("api",)  # a reference to look things up in; the PDF leaves it out
+SHEET = {"width": 760, "height": 1100}  # pixels: the width that text has on paper
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the same zip from the same pages
 
 JOIN = Path(__file__).with_name("downloads.js").read_text(encoding="utf-8")
@@ -57,11 +59,12 @@ def print_book(target: Path) -> int:
         chromium = playwright.chromium.launch(
             executable_path=browser.find(), args=list(browser.LAUNCH_ARGUMENTS)
         )
-        page = chromium.new_page(viewport={"width": 760, "height": 1100}, color_scheme="light")
+        # A page's policy knows its own scripts; here the widgets of all pages run in one.
+        page = chromium.new_page(viewport=SHEET, color_scheme="light", bypass_csp=True)
         page.set_default_timeout(240_000)
         page.goto(f"http://127.0.0.1:{book.server_port}/{pages()[0]}", wait_until="load")
         page.add_style_tag(content=STYLE)
-        page.evaluate(JOIN, pages())
+        page.evaluate(JOIN, [name for name in pages() if not name.startswith(ONLY_ON_SCREEN)])
         on_paper(page, target)
         page.evaluate(
             """(numbers) => document.querySelectorAll(".paper-contents .page").forEach(
@@ -84,6 +87,7 @@ def on_paper(page: Page, target: Path) -> None:
         header_template="<span></span>",
         footer_template=FOOT,
         print_background=True,
+        scale=0.85,
         outline=True,
         tagged=True,
     )
