@@ -1594,3 +1594,73 @@ def grade_any_cache(mine: Callable[[Geometry, int], float]) -> Grade:
         {case: (MODELS[name].geometry, tokens) for case, (name, tokens) in cases.items()},
         look_alikes={hint: by(*parts) for hint, parts in ways},
     )
+
+
+def grade_absorbed(mine: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]) -> Grade:
+    """Grade one decode step of latent attention in absorbed form (chapter 8).
+
+    Args:
+        mine: takes ``(q_nope, q_rope, entries, weight)`` as
+            :func:`attnlib.mla.attend_absorbed` does, with one new token; returns the output,
+            shape ``(B, H, 1, v_head_dim)``.
+
+    Returns:
+        The grade. Only results are compared, so an expanded step that is right passes too.
+    """
+
+    def step(
+        q_nope: Tensor, q_rope: Tensor, entries: Tensor, weight: Tensor, mistake: str = ""
+    ) -> Tensor:
+        H, n, d_r, d_c = q_nope.shape[1], q_nope.shape[3], q_rope.shape[3], weight.shape[1]
+        up = weight.view(H, -1, d_c)  # (H, nope + v, d_c)
+        w_uk, w_uv = up[:, :n], up[:, n:]
+        if mistake == "values first":
+            w_uk, w_uv = up[:, -n:], up[:, :-n]
+        elif mistake == "keys of all heads first":
+            w_uk = weight[: H * n].view(H, n, d_c)
+            w_uv = weight[H * n :].view(H, -1, d_c)
+        latent, k_rope = entries[:, None].split([d_c, d_r], dim=-1)  # (B, 1, S, ...)
+        scores = q_nope @ w_uk @ latent.mT  # (B, H, 1, S)
+        if mistake != "no rotary part":
+            scores = scores + q_rope @ k_rope.mT
+        width = {"latent": d_c + d_r, "only latent": d_c, "nope": n, "none": 1}
+        weights = (scores / width.get(mistake, n + d_r) ** 0.5).softmax(dim=-1)
+        return weights @ latent @ w_uv.mT
+
+    def case(B: int, H: int, n: int, d_r: int, v: int, d_c: int, S: int) -> tuple:
+        generator = torch.Generator().manual_seed(S)
+        shapes = (B, H, 1, n), (B, H, 1, d_r), (B, S, d_c + d_r), (H * (n + v), d_c)
+        return tuple(torch.randn(s, generator=generator, dtype=torch.float64) for s in shapes)
+
+    return grade_function(
+        mine,
+        step,
+        {
+            "one head": case(1, 1, 4, 2, 4, 5, 6),
+            "4 heads": case(1, 4, 6, 2, 6, 5, 9),
+            "2 rows, other widths": case(2, 3, 4, 2, 6, 7, 8),
+        },
+        look_alikes={
+            "the scale of the latent key, d_c + rope. The scores are those of the expanded"
+            " heads, so divide by the square root of nope + rope.": partial(
+                step, mistake="latent"
+            ),
+            "the scale of the latent alone. Divide by the square root of nope + rope.": partial(
+                step, mistake="only latent"
+            ),
+            "a scale without the rotary width. A head's key is nope + rope wide.": partial(
+                step, mistake="nope"
+            ),
+            "scores that are not scaled. Divide by the square root of nope + rope.": partial(
+                step, mistake="none"
+            ),
+            "the rotary part is left out. Its scores are added to the others.": partial(
+                step, mistake="no rotary part"
+            ),
+            "the value rows read as key rows. In each head W_UK comes first.": partial(
+                step, mistake="values first"
+            ),
+            "W_UK of all heads first, then W_UV. The rows go head by head: W_UK and W_UV of"
+            " head 0, then of head 1.": partial(step, mistake="keys of all heads first"),
+        },
+    )
