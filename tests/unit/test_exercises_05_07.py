@@ -347,7 +347,9 @@ def test_head_order_names_the_mistake(mine, failed, hint):
     ],
 )
 @pytest.mark.parametrize(
-    "mine", [lambda *_, **__: None, lambda: 1, lambda *_, **__: nn.Linear(2, 2)], ids=str
+    "mine",
+    [lambda *_, **__: None, lambda: 1, lambda *_, **__: nn.Linear(2, 2)],
+    ids=["nothing", "a number", "a layer"],
 )
 def test_nonsense_is_not_solved_and_stops_nothing(grade, mine):
     """Catches a grader that raises because of the code it is given."""
