@@ -1361,8 +1361,9 @@ def grade_mqa_to_mla(mine: Callable[[MultiQueryAttention], nn.Module]) -> Grade:
     }
     if reports[1].verdict == FAILS:
         remark = (
-            "Look at what you did not set: the weights of a new layer are random, and what the"
-            " conversion does not use must be zero."
+            "This is none of the mistakes we know. Check in this order: the rows of each weight"
+            " (the part without position first), the factor on the queries, rope, and what you"
+            " did not set: new weights are random, and what is not used must be zero."
         )
         with torch.no_grad():
             answer = made(x)
@@ -1416,8 +1417,9 @@ def grade_cache_check(mine: Callable[[nn.Module], bool]) -> Grade:
             " for each try.": lambda layer: False,
             "a single call. A cache shows its mistakes when it is read, so at least two calls"
             " are needed.": answers_to([TOKENS]),
-            "a single token at a time behind the cached ones. It needs no mask; several in one"
-            " call do.": answers_to([1] * TOKENS),
+            "a single token at a time behind the cached ones, or only the last output compared."
+            " Neither can miss a mask: take steps of several tokens, and compare all"
+            " outputs.": answers_to([1] * TOKENS),
             "a single sequence. What the sequences of a batch share shows only if there are"
             " two.": answers_to([1] * TOKENS, [3, TOKENS - 3], batch=1),
             "a single sequence, and a single token at a time. Take a batch, and steps of"
@@ -1471,7 +1473,7 @@ def grade_floor(mine: Callable[[Geometry, int, int, float, float], float]) -> Gr
             "Llama-3 8B on a CPU": (llama, 8192, 1, *cpu),
             "16 sequences, H100": (llama, 8192, 16, *h100),
             "Falcon 7B, H100": (mqa, 2048, 1, *h100),
-            "slow arithmetic": (llama, 2048, 64, *slow),
+            "slow arithmetic": (MODELS["Qwen3-4B"].geometry, 2048, 64, *slow),
         },
         look_alikes={
             "the two times are added. They run side by side, so the longer one counts.": (
@@ -1498,6 +1500,12 @@ def grade_floor(mine: Callable[[Geometry, int, int, float, float], float]) -> Gr
             ),
             "the core goes by the key/value heads. Every query head multiplies with keys.": (
                 partial(floor, heads=lambda g: g.n_kv_heads)
+            ),
+            "d_model for the width of all heads. The core goes by n_heads * head_dim.": (
+                partial(floor, heads=lambda g: g.d_model // g.head_dim)
+            ),
+            "the core is left out. Scores and mixing are arithmetic, too.": (
+                partial(floor, heads=lambda g: 0)
             ),
             "weights of four bytes. In bfloat16 a number takes two.": partial(floor, weights=2),
             "milliseconds. Seconds are asked for.": (

@@ -21,6 +21,7 @@ from attnlib.masks import causal_mask
 from attnlib.properties import (
     FAILS,
     HOLDS,
+    NO_WEIGHTS,
     TOLERANCE,
     WIDTH,
     Report,
@@ -113,6 +114,9 @@ class FunctionLayer(nn.Module):
             raise ValueError(
                 f"expected an output of shape {tuple(q.shape)}, got {came}{forgot}"
             )
+        shape = (*q.shape[:3], k.shape[2])
+        if isinstance(weights, Tensor) and weights.shape != shape:
+            raise ValueError(f"expected weights of shape {shape}, got {tuple(weights.shape)}")
         out = self.o_proj(merge_heads(out))  # (B, T, d_model)
         return (out, weights) if return_weights else out
 
@@ -236,7 +240,17 @@ def graded(
     except Exception as error:
         return Grade(name, Reports(), stopped(name, error))
     reports = check_layer(layer, reference, [report.check for report in checks])
+    if isinstance(layer, FunctionLayer):
+        reports = Reports(map(with_weights, reports))
     return Grade(name, reports, recognised(layer, reference))
+
+
+def with_weights(report: Report) -> Report:
+    """A report in which a function that returns no weights has failed where they are needed."""
+    if report.found != NO_WEIGHTS:
+        return report
+    hint = "return the pair of the output and the weights."
+    return Report(report.check, FAILS, "only the output came back", hint)
 
 
 def recognised(layer: nn.Module, reference: nn.Module) -> str:

@@ -34,6 +34,8 @@ BATCH, TOKENS = 5, 7
 # Larger than rounding, float32 angles of RoPE included, and far smaller than any bug.
 TOLERANCE = 1e-5
 
+NO_WEIGHTS = "the layer returns no weights"
+
 WIDTH = 84  # columns of a printed report
 
 
@@ -258,7 +260,8 @@ def permutation(layer: nn.Module, reference: nn.Module | None = None) -> str:
         f"tokens in another order: outputs differ by up to {difference:.2g} from the same"
         " outputs in that order",
         "something depends on where a token stands in memory, mostly a view without a"
-        " transpose, which mixes tokens and heads.",
+        " transpose, which mixes tokens and heads. Or causal=False, with which this is asked,"
+        " is ignored.",
     )
 
 
@@ -297,9 +300,9 @@ def cached_equals_uncached(layer: nn.Module, reference: nn.Module | None = None)
     raise BrokenError(
         f"{len(wrong)} of {len(plans)} ways differ; tokens in steps of {wrong[0]}: the output"
         f" of token {first} is the first that differs, by {off[first]:.2g}",
-        "once a cache is attached, query t of a call stands behind the cached tokens: its mask"
-        " and its rotation go by its position in the sequence, not in the call. Or what is"
-        " stored is not what is read.",
+        "if outputs leak without a cache, repair that first. Then: query t of a call stands"
+        " behind the cached tokens, so its mask and its rotation go by its position in the"
+        " sequence, not in the call. Or what is stored is not what is read.",
     )
 
 
@@ -526,7 +529,7 @@ def weights_of(layer: nn.Module, x: Tensor) -> Tensor:
     with torch.no_grad():
         result = layer(x, return_weights=True)
     if not (isinstance(result, tuple) and isinstance(result[-1], Tensor)):
-        raise NotAskedError("the layer returns no weights")
+        raise NotAskedError(NO_WEIGHTS)
     return result[-1]
 
 
@@ -650,14 +653,15 @@ def needs_cache(layer: nn.Module) -> None:
 def in_words(error: Exception) -> str:
     """An error in one line, without what differs from run to run."""
     message = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {message[0]}" if message else type(error).__name__
+    first = message[0].rstrip(".") if message else ""
+    return f"{type(error).__name__}: {first}" if first else type(error).__name__
 
 
 def about_none(error: Exception) -> str:
     """What to think of where code stumbles over None."""
     if "NoneType" not in str(error) or "return" in str(error):
         return "."
-    return ". Something is None: a function without a return, or mask=None (all may be seen)."
+    return ". Something is None: a function without a return, or an argument that may be None."
 
 
 def listed(numbers: list[int]) -> str:

@@ -217,6 +217,22 @@ def test_answers_open_by_keyboard_and_without_scripts(chromium, name):
     context.close()
 
 
+@pytest.mark.parametrize(
+    ("words", "page"),
+    [
+        ("absorb", "chapters/08-multi-head-latent-attention.html"),
+        ("n_kv_heads", "chapters/07-grouped-query-attention.html"),
+    ],
+)
+def test_search_finds_words_of_prose_and_code(chromium, address, words, page):
+    """Catches an index without code, and a policy or a waiting script that stops the search."""
+    tab = chromium.new_page()
+    tab.goto(f"{address}search.html?q={words}", wait_until="load")
+    found = tab.locator(f'#search-results a[href*="{page}"]').first
+    found.wait_for(state="visible", timeout=20_000)
+    tab.close()
+
+
 class Anchors(HTMLParser):
     """Collects a page's ids and its links."""
 

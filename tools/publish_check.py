@@ -23,6 +23,7 @@ import sys
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from urllib.parse import urlsplit
 
 import nbformat
 from nbclient import NotebookClient
@@ -85,13 +86,23 @@ def check_buttons(folder: Path, home: Address, chapters: list[Path]) -> None:
     """Build the book in a fresh clone; each chapter has one button, to its own notebook.
 
     Raises:
-        CheckError: if a page has another link to Colab than the one to its notebook, or none.
+        CheckError: if a page has another link to Colab than the one to its notebook, or none,
+            or if the sitemap or the page for what is not found has another address.
     """
     clone = folder / "clone"
     run("git", "clone", "--quiet", home.repository, str(clone))
     run(sys.executable, "tools/build_site.py", "--fresh", cwd=clone)
+    html = clone / "_build" / "html"
+    listed = (html / "sitemap.xml").read_text(encoding="utf-8")
+    for name in ("intro", *(f"chapters/{chapter.stem}" for chapter in chapters)):
+        if f"<loc>{home.site}{name}.html</loc>" not in listed:
+            raise CheckError(f"sitemap.xml does not name {home.site}{name}.html")
+    if f'href="{urlsplit(home.site).path}_static/' not in (html / "404.html").read_text(
+        "utf-8"
+    ):
+        raise CheckError("404.html does not look for its style below the site's path")
     for chapter in chapters:
-        page = clone / "_build" / "html" / "chapters" / f"{chapter.stem}.html"
+        page = html / "chapters" / f"{chapter.stem}.html"
         links = set(COLAB_LINK.findall(page.read_text(encoding="utf-8")))
         if links != {home.colab(chapter.stem)}:
             raise CheckError(f"{page.name}: links to Colab are {links or 'none'}")

@@ -14,13 +14,15 @@ def my_floor(geometry, tokens, batch_size, bytes_per_second, flops_per_second):
     return roofline_seconds(cost.flops, cost.bytes, **rates)
 
 
-def by_hand(join=max, weight_bytes=2, macs=2, cache_batch=True, factor=1, heads="n_heads"):
+def by_hand(
+    join=max, weight_bytes=2, macs=2, cache_batch=True, factor=1, heads=lambda g: g.n_heads
+):
     """The floor with one mistake."""
 
     def wrong(g, tokens, batch_size, reads, calculates):
         params = attention_params(g)
         cached = kv_cache_bytes(g, tokens, batch_size=batch_size if cache_batch else 1)
-        core = g.n_layers * getattr(g, heads) * 2 * g.head_dim * tokens
+        core = g.n_layers * heads(g) * 2 * g.head_dim * tokens
         flops = macs * batch_size * (params + core)
         return factor * join((weight_bytes * params + cached) / reads, flops / calculates)
 
@@ -42,7 +44,9 @@ def test_right_code_is_solved():
         ({"weight_bytes": 4}, "four bytes"),
         ({"macs": 1}, "one FLOP"),
         ({"cache_batch": False}, "its own"),
-        ({"heads": "n_kv_heads"}, "key/value heads"),
+        ({"heads": lambda g: g.n_kv_heads}, "key/value heads"),
+        ({"heads": lambda g: g.d_model // g.head_dim}, "d_model"),
+        ({"heads": lambda g: 0}, "core is left out"),
         ({"factor": 1000}, "milliseconds"),
     ],
 )

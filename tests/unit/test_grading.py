@@ -195,3 +195,20 @@ def test_latent_attention_is_recognised_too():
     bug = next(bug for bug in BUGS.values() if "norm" in bug.name)
     grade = grade_layer(bug.layer, attnlib.MultiHeadLatentAttention, 22, 6, **sizes)
     assert f"known as: {bug.name}" in " ".join(repr(grade).split())
+
+
+def test_an_output_without_weights_is_not_solved():
+    """Catches a function that leaves out half of what was asked for, and is called solved."""
+    grade = grade_attention(lambda q, k, v, mask=None: my_attention(q, k, v, mask)[0])
+    assert not grade.solved
+    assert grade.reports.failed == ["rows sum to one", "scale"]
+    assert "return the pair of the output and the weights" in " ".join(repr(grade).split())
+
+
+def test_weights_of_another_shape_are_named():
+    def folded(q, k, v, mask=None):
+        out, weights = my_attention(q, k, v, mask)
+        return out, weights.unflatten(1, (3, 2))
+
+    text = " ".join(repr(grade_attention(folded, n_kv_heads=3)).split())
+    assert "expected weights of shape (2, 6, 3, 3), got (2, 3, 2, 3, 3)" in text
