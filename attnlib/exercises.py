@@ -11,7 +11,7 @@ import linecache
 import statistics
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import partial, wraps
+from functools import wraps
 
 import torch
 import torch.nn.functional as F
@@ -1439,79 +1439,109 @@ def grade_floor(mine: Callable[[Geometry, int, int, float, float], float]) -> Gr
     Returns:
         The grade.
     """
+    joins = {
+        "": max,
+        "the two times are added. They run side by side, so the longer one counts.": (
+            lambda a, b: a + b
+        ),
+        "the shorter of the two times. The longer one decides.": min,
+        "the reading alone. Where arithmetic takes longer, it decides.": lambda a, b: a,
+        "the arithmetic alone. Where reading takes longer, it decides.": lambda a, b: b,
+    }
+    weights = {
+        "": lambda params, batch_size: 2 * params,
+        "the weights are left out. They are read in every step, too.": lambda params, b: 0,
+        "the weights are read once for each sequence. One reading serves the batch.": (
+            lambda params, batch_size: 2 * params * batch_size
+        ),
+        "weights of one byte. In bfloat16 a number takes two.": lambda params, b: params,
+        "weights of four bytes. In bfloat16 a number takes two.": lambda params, b: 4 * params,
+    }
+    caches = {
+        "": lambda g, batch_size: 1,
+        "the cache of one sequence. Each sequence has its own.": lambda g, b: 1 / b,
+        "the cache is read once for each query head. A group reads its keys once.": (
+            lambda g, b: g.n_heads / g.n_kv_heads
+        ),
+        "the cache is not among the bytes. All of it is read.": lambda g, b: 0,
+        "the cache twice. kv_cache_bytes has keys and values.": lambda g, b: 2,
+    }
+    cores = {
+        "": lambda g: g.n_layers * g.n_heads * 2 * g.head_dim,
+        "the core goes by the key/value heads. Every query head multiplies with keys.": (
+            lambda g: g.n_layers * g.n_kv_heads * 2 * g.head_dim
+        ),
+        "d_model for the width of all heads. The core goes by n_heads * head_dim.": (
+            lambda g: g.n_layers * 2 * g.d_model
+        ),
+        "the core is left out. Scores and mixing are arithmetic, too.": lambda g: 0,
+        "scores without mixing, or the other way round. The core is both.": (
+            lambda g: g.n_layers * g.n_heads * g.head_dim
+        ),
+        "the core of one layer. All layers are asked for.": (
+            lambda g: g.n_heads * 2 * g.head_dim
+        ),
+    }
+    flops = {
+        "": lambda params, core, batch_size: 2 * batch_size * (params + core),
+        "a multiply-add counts as one FLOP. It is two, a product and a sum.": (
+            lambda params, core, batch_size: batch_size * (params + core)
+        ),
+        "the arithmetic of one sequence. Each has a new token of its own.": (
+            lambda params, core, batch_size: 2 * (params + core)
+        ),
+        "the core's arithmetic alone. Each weight meets each new token, too.": (
+            lambda params, core, batch_size: 2 * batch_size * core
+        ),
+        "the core's arithmetic of one sequence. Each new token sees a cache.": (
+            lambda params, core, batch_size: 2 * (batch_size * params + core)
+        ),
+    }
+    layers = {
+        "": lambda g: 1,
+        "the layers twice. attention_params counts those of all layers.": lambda g: g.n_layers,
+    }
+    units = {
+        "": lambda seconds, batch_size: seconds,
+        "milliseconds. Seconds are asked for.": lambda seconds, b: 1e3 * seconds,
+        "microseconds. Seconds are asked for.": lambda seconds, b: 1e6 * seconds,
+        "the share of one sequence. Asked for is the whole step.": lambda seconds, b: (
+            seconds / b
+        ),
+        "steps a second. Asked for are the seconds of a step.": lambda seconds, b: 1 / seconds,
+    }
 
-    def counts(g: Geometry, tokens: int, batch_size: int) -> tuple[int, int, int]:
-        """Return weights, bytes of the caches, and multiply-adds of one sequence's core."""
-        core = g.n_layers * g.n_heads * 2 * g.head_dim * tokens
-        return attention_params(g), kv_cache_bytes(g, tokens, batch_size=batch_size), core
+    def by(join, read, cached, core, count, n_layers, unit):
+        def floor(
+            g: Geometry, tokens: int, batch_size: int, reads: float, calculates: float
+        ) -> float:
+            params = attention_params(g) * n_layers(g)
+            n_bytes = kv_cache_bytes(g, tokens, batch_size=batch_size) * cached(g, batch_size)
+            reading = (read(params, batch_size) + n_bytes) / reads
+            arithmetic = count(params, core(g) * tokens, batch_size) / calculates
+            return unit(join(reading, arithmetic), batch_size)
 
-    def floor(
-        g: Geometry,
-        tokens: int,
-        batch_size: int,
-        reads: float,
-        calculates: float,
-        *,
-        weights: int | None = 1,
-        flops_a_step: int = 2,
-        join: Callable[[float, float], float] = max,
-        cache: Callable[[int, Geometry, int], float] = lambda n_bytes, g, batch_size: n_bytes,
-        heads: Callable[[Geometry], int] = lambda g: g.n_heads,
-    ) -> float:
-        params, cached, core = counts(g, tokens, batch_size)
-        read = 2 * params * (batch_size if weights is None else weights)
-        core = core * heads(g) // g.n_heads
-        flops = flops_a_step * batch_size * (params + core)
-        return join((read + cache(cached, g, batch_size)) / reads, flops / calculates)
+        return floor
 
+    parts = joins, weights, caches, cores, flops, layers, units
+    right = by(*(part[""] for part in parts))
+    wrong = {hint: by(*chosen) for hint, chosen in mistakes(*parts)}
+    swapped = "the two rates in each other's place. Bytes go by bytes_per_second."
+    wrong[swapped] = lambda g, tokens, batch, reads, calculates: right(
+        g, tokens, batch, calculates, reads
+    )
     llama, mqa = MODELS["Llama-3 8B"].geometry, MODELS["Falcon 7B"].geometry
-    cpu, h100, slow = (36e9, 195e9), (3.35e12, 989e12), (3.35e12, 1e12)
+    cpu, h100, slow = (36e9, 195e9), (3.35e12, 989e12), (3.35e12, 2e11)
     return grade_function(
         mine,
-        floor,
+        right,
         {
             "Llama-3 8B on a CPU": (llama, 8192, 1, *cpu),
             "16 sequences, H100": (llama, 8192, 16, *h100),
             "Falcon 7B, H100": (mqa, 2048, 1, *h100),
             "slow arithmetic": (MODELS["Qwen3-4B"].geometry, 2048, 64, *slow),
         },
-        look_alikes={
-            "the two times are added. They run side by side, so the longer one counts.": (
-                partial(floor, join=lambda a, b: a + b)
-            ),
-            "the shorter of the two times. The longer one decides.": partial(floor, join=min),
-            "the weights are left out. They are read in every step, too.": (
-                partial(floor, weights=0)
-            ),
-            "the weights are read once for each sequence. One reading serves the batch.": (
-                partial(floor, weights=None)
-            ),
-            "the cache of one sequence. Each sequence has its own.": (
-                partial(floor, cache=lambda n_bytes, g, batch_size: n_bytes / batch_size)
-            ),
-            "the cache is read once for each query head. A group reads its keys once.": (
-                partial(
-                    floor,
-                    cache=lambda n_bytes, g, batch_size: n_bytes * g.n_heads / g.n_kv_heads,
-                )
-            ),
-            "a multiply-add counts as one FLOP. It is two, a product and a sum.": (
-                partial(floor, flops_a_step=1)
-            ),
-            "the core goes by the key/value heads. Every query head multiplies with keys.": (
-                partial(floor, heads=lambda g: g.n_kv_heads)
-            ),
-            "d_model for the width of all heads. The core goes by n_heads * head_dim.": (
-                partial(floor, heads=lambda g: g.d_model // g.head_dim)
-            ),
-            "the core is left out. Scores and mixing are arithmetic, too.": (
-                partial(floor, heads=lambda g: 0)
-            ),
-            "weights of four bytes. In bfloat16 a number takes two.": partial(floor, weights=2),
-            "milliseconds. Seconds are asked for.": (
-                lambda *arguments: 1000 * floor(*arguments)
-            ),
-        },
+        look_alikes=wrong,
     )
 
 
@@ -1541,6 +1571,9 @@ def grade_any_cache(mine: Callable[[Geometry, int], float]) -> Grade:
         "K or V is missing. A token leaves a key and a value.": (
             lambda g: g.n_kv_heads * g.head_dim
         ),
+        "d_model for the width of all keys. It is n_kv_heads * head_dim.": (
+            lambda g: 2 * g.d_model
+        ),
     }
     latents = {
         "": lambda g: g.kv_lora_rank + g.qk_rope_head_dim,
@@ -1559,6 +1592,7 @@ def grade_any_cache(mine: Callable[[Geometry, int], float]) -> Grade:
         "keys and values of all heads in MLA. They are not kept: latents are.": (
             lambda g: 2 * g.n_kv_heads * g.head_dim
         ),
+        "d_model for MLA. Kept are a latent and a rotary key.": lambda g: 2 * g.d_model,
     }
     windows = {
         "": kept_of,
@@ -1573,11 +1607,34 @@ def grade_any_cache(mine: Callable[[Geometry, int], float]) -> Grade:
                 (g.n_layers - g.n_window_layers) * tokens + g.n_window_layers * (g.window or 0)
             )
         ),
+        "layers with a window are left out. They keep up to window tokens.": (
+            lambda g, tokens: (g.n_layers - g.n_window_layers) * tokens
+        ),
+        "layers with a window count twice. They are among the n_layers.": (
+            lambda g, tokens: kept_of(g, tokens) + g.n_window_layers * tokens
+        ),
+        "windows in the wrong layers. n_window_layers have one, the others keep all.": (
+            lambda g, tokens: (
+                g.n_window_layers * tokens
+                + (g.n_layers - g.n_window_layers) * min(tokens, g.window or tokens)
+            )
+        ),
+        "one layer. The bytes of all layers are asked for.": (
+            lambda g, tokens: kept_of(g, tokens) / g.n_layers
+        ),
+        "the layers twice. Count them once.": (
+            lambda g, tokens: kept_of(g, tokens) * g.n_layers
+        ),
+        "the bytes of a token. Those of the whole sequence are asked for.": (
+            lambda g, tokens: kept_of(g, tokens) / tokens
+        ),
     }
     width = {
         "": 2,
         "one byte a number. In bfloat16 a number takes two.": 1,
         "four bytes a number. In bfloat16 a number takes two.": 4,
+        "bits. Bytes are asked for.": 16,
+        "GiB. Bytes are asked for.": 2 / 2**30,
     }
 
     def by(head: Callable, latent: Callable, kept: Callable, n_bytes: int):
@@ -1595,7 +1652,7 @@ def grade_any_cache(mine: Callable[[Geometry, int], float]) -> Grade:
         "Gemma-3 27B, short": ("Gemma-3 27B", 512),
         "Gemma-3 27B, long": ("Gemma-3 27B", 131_072),
     }
-    ways = mistakes(heads, latents, windows, width, at_most=2)
+    ways = mistakes(heads, latents, windows, width, at_most=3)
     return grade_function(
         mine,
         kv_cache_bytes,
@@ -1615,25 +1672,85 @@ def grade_absorbed(mine: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]) -> 
     Returns:
         The grade. Only results are compared, so an expanded step that is right passes too.
     """
+    layouts = {
+        "": lambda weight, H, n: weight.view(H, -1, weight.shape[1]).tensor_split([n], dim=1),
+        "the value rows read as key rows. In each head W_UK comes first.": (
+            lambda weight, H, n: weight.view(H, -1, weight.shape[1]).split(
+                [len(weight) // H - n, n], dim=1
+            )[::-1]
+        ),
+        "W_UK of all heads first, then W_UV. The rows go head by head: W_UK and W_UV of head 0,"
+        " then of head 1.": lambda weight, H, n: (
+            weight[: H * n].view(H, n, -1),
+            weight[H * n :].view(H, -1, weight.shape[1]),
+        ),
+        "heads innermost in the rows of weight. They are outermost: view(H, n + v, d_c).": (
+            lambda weight, H, n: (
+                weight.view(-1, H, weight.shape[1]).transpose(0, 1).tensor_split([n], dim=1)
+            )
+        ),
+        "the width d_c before the rows of a head. It is the last axis: view(H, n + v, d_c).": (
+            lambda weight, H, n: weight.view(H, weight.shape[1], -1).mT.tensor_split([n], dim=1)
+        ),
+        "W_UK for the result as well. Mixed latents go through W_UV.": (
+            lambda weight, H, n: (weight.view(H, -1, weight.shape[1])[:, :n],) * 2
+        ),
+    }
+    rows = {
+        "": lambda entries, d_c: (entries[..., :d_c], entries[..., d_c:]),
+        "the rotary key read as the first part of a row. The latent comes first.": (
+            lambda entries, d_c: (entries[..., -d_c:], entries[..., :-d_c])
+        ),
+        "only the first row is seen, as with is_causal=True and a single query. No mask is"
+        " needed.": lambda entries, d_c: (entries[:, :, :1, :d_c], entries[:, :, :1, d_c:]),
+    }
+    rotary = {
+        "": lambda scores: scores,
+        "the rotary part is left out. Its scores are added to the others.": torch.zeros_like,
+    }
+    scales = {  # content and position are divided by the roots of these
+        "": lambda n, d_r, d_c: (n + d_r, n + d_r),
+        "the scale of the latent key, d_c + rope. The scores are those of the expanded heads,"
+        " so divide by the square root of nope + rope.": lambda n, d_r, d_c: (d_c + d_r,) * 2,
+        "the scale of the latent alone. Divide by the square root of nope + rope.": (
+            lambda n, d_r, d_c: (d_c, d_c)
+        ),
+        "a scale without the rotary width. A head's key is nope + rope wide.": (
+            lambda n, d_r, d_c: (n, n)
+        ),
+        "scores that are not scaled. Divide by the square root of nope + rope.": (
+            lambda n, d_r, d_c: (1, 1)
+        ),
+        "the scale without its root. Divide by the square root of nope + rope.": (
+            lambda n, d_r, d_c: ((n + d_r) ** 2,) * 2
+        ),
+        "each part scaled by its own width. Add them, then divide by the square root of nope +"
+        " rope.": lambda n, d_r, d_c: (n, d_r),
+    }
+    softmax = {
+        "": lambda scores: scores.softmax(dim=-1),
+        "no softmax. The scores become weights by it.": lambda scores: scores,
+        "softmax over the heads. It goes over the cached rows, the last axis.": (
+            lambda scores: scores.softmax(dim=1)
+        ),
+        "softmax over the one query. It goes over the cached rows, the last axis.": (
+            lambda scores: scores.softmax(dim=2)
+        ),
+    }
 
-    def step(
-        q_nope: Tensor, q_rope: Tensor, entries: Tensor, weight: Tensor, mistake: str = ""
-    ) -> Tensor:
-        H, n, d_r, d_c = q_nope.shape[1], q_nope.shape[3], q_rope.shape[3], weight.shape[1]
-        up = weight.view(H, -1, d_c)  # (H, nope + v, d_c)
-        w_uk, w_uv = up[:, :n], up[:, n:]
-        if mistake == "values first":
-            w_uk, w_uv = up[:, -n:], up[:, :-n]
-        elif mistake == "keys of all heads first":
-            w_uk = weight[: H * n].view(H, n, d_c)
-            w_uv = weight[H * n :].view(H, -1, d_c)
-        latent, k_rope = entries[:, None].split([d_c, d_r], dim=-1)  # (B, 1, S, ...)
-        scores = q_nope @ w_uk @ latent.mT  # (B, H, 1, S)
-        if mistake != "no rotary part":
-            scores = scores + q_rope @ k_rope.mT
-        width = {"latent": d_c + d_r, "only latent": d_c, "nope": n, "none": 1}
-        weights = (scores / width.get(mistake, n + d_r) ** 0.5).softmax(dim=-1)
-        return weights @ latent @ w_uv.mT
+    def by(layout, row, rotated, scale, normed):
+        def step(q_nope: Tensor, q_rope: Tensor, entries: Tensor, weight: Tensor) -> Tensor:
+            H, n, d_r, d_c = q_nope.shape[1], q_nope.shape[3], q_rope.shape[3], weight.shape[1]
+            w_uk, w_uv = layout(weight, H, n)  # (H, nope, d_c), (H, v, d_c)
+            latent, k_rope = row(entries[:, None], d_c)  # (B, 1, S, ...)
+            of_content, of_position = scale(n, d_r, d_c)
+            scores = q_nope @ w_uk @ latent.mT / of_content**0.5  # (B, H, 1, S)
+            scores = scores + rotated(q_rope @ k_rope.mT) / of_position**0.5
+            return normed(scores) @ latent @ w_uv.mT
+
+        return step
+
+    parts = layouts, rows, rotary, scales, softmax
 
     def case(B: int, H: int, n: int, d_r: int, v: int, d_c: int, S: int) -> tuple:
         generator = torch.Generator().manual_seed(S)
@@ -1642,33 +1759,11 @@ def grade_absorbed(mine: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]) -> 
 
     return grade_function(
         mine,
-        step,
+        by(*(part[""] for part in parts)),
         {
             "one head": case(1, 1, 4, 2, 4, 5, 6),
             "4 heads": case(1, 4, 6, 2, 6, 5, 9),
             "2 rows, other widths": case(2, 3, 4, 2, 6, 7, 8),
         },
-        look_alikes={
-            "the scale of the latent key, d_c + rope. The scores are those of the expanded"
-            " heads, so divide by the square root of nope + rope.": partial(
-                step, mistake="latent"
-            ),
-            "the scale of the latent alone. Divide by the square root of nope + rope.": partial(
-                step, mistake="only latent"
-            ),
-            "a scale without the rotary width. A head's key is nope + rope wide.": partial(
-                step, mistake="nope"
-            ),
-            "scores that are not scaled. Divide by the square root of nope + rope.": partial(
-                step, mistake="none"
-            ),
-            "the rotary part is left out. Its scores are added to the others.": partial(
-                step, mistake="no rotary part"
-            ),
-            "the value rows read as key rows. In each head W_UK comes first.": partial(
-                step, mistake="values first"
-            ),
-            "W_UK of all heads first, then W_UV. The rows go head by head: W_UK and W_UV of"
-            " head 0, then of head 1.": partial(step, mistake="keys of all heads first"),
-        },
+        look_alikes={hint: by(*chosen) for hint, chosen in mistakes(*parts)},
     )
