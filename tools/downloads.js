@@ -31,7 +31,7 @@ async (pages) => {
 
   // What a reader would open stands at the end of the chapter, and is named where it was.
   const unfold = (section) => {
-    const end = make("section", { className: "answers" }, make("h2", { textContent: "Answers and solutions" }));
+    const end = make("section", { className: "answers", id: `${section.id}--answers` }, make("h2", { textContent: "Answers and solutions" }));
     let questions = 0;
     let exercise = "";
     for (const element of [...section.querySelectorAll("h3, details:is(.option, .solution, .recall)")]) {

@@ -108,7 +108,7 @@ def heading_pages(target: Path, page: Page) -> list[int]:
     numbers = []
     for name in links:
         place = places.get(name) or places.get(f"/{name}")
-        if place is None:
+        if not name or place is None:
             raise ValueError(f"the PDF has no place named {name!r}")
         numbers.append(reader.get_destination_page_number(place) + 1)
     return numbers
