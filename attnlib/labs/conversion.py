@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -748,21 +747,14 @@ def experiment(
     found = Conversion(provenance(device, torch.float32), text.fingerprint, settings, [])
     if path.exists():
         earlier = parse(json.loads(path.read_text(encoding="utf-8")))
-        for what in ("settings", "text"):
-            if getattr(earlier, what) != getattr(found, what):
-                raise ValueError(
-                    f"{what} must be those of the runs in {path.name},"
-                    f" {getattr(earlier, what)}, got {getattr(found, what)}"
-                )
+        results.same_experiment(path, earlier, found)
         found = earlier
     done = {run.seed for run in found.runs}
     for seed in seeds:
         if seed in done:
             continue
         found.runs.append(run_one(seed, settings, text, device, say))
-        unfinished = path.with_suffix(".part")
-        unfinished.write_text(json.dumps(found.report(), indent=1) + "\n", encoding="utf-8")
-        os.replace(unfinished, path)  # a run that is stopped leaves a whole file
+        results.save(path, found.report())
         say(f"seed {seed} took {found.runs[-1].cpu_seconds:.0f} s of the processor")
     return found
 

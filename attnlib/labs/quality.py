@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
@@ -393,12 +392,7 @@ def experiment(
     )
     if path.exists():
         earlier = parse(json.loads(path.read_text(encoding="utf-8")))
-        for what in ("settings", "text"):
-            if getattr(earlier, what) != getattr(found, what):
-                raise ValueError(
-                    f"{what} must be those of the runs in {path.name},"
-                    f" {getattr(earlier, what)}, got {getattr(found, what)}"
-                )
+        results.same_experiment(path, earlier, found)
         found = earlier._replace(sizes=found.sizes)
     done = {(run.configuration, run.seed) for run in found.runs}
     for seed in seeds:
@@ -407,9 +401,7 @@ def experiment(
                 continue
             run = run_one(name, seed, settings, text, device)
             found.runs.append(run)
-            unfinished = path.with_suffix(".part")
-            unfinished.write_text(json.dumps(found.report(), indent=1) + "\n", encoding="utf-8")
-            os.replace(unfinished, path)  # a run that is stopped leaves a whole file
+            results.save(path, found.report())
             say(
                 f"seed {seed}, {name:15} held-out loss {run.losses[-1][1]:.3f} nats a byte,"
                 f" {1000 * run.cpu_seconds:.0f} ms a step, {run.peak_bytes / 2**20:.0f} MiB"
