@@ -41,5 +41,11 @@
       await idle();
       await run(waiting);
     }
+    // A formula that has not been set by now is to be read as TeX (book.css keeps it small).
+    try {
+      await window.MathJax?.startup?.promise;
+    } finally {
+      document.documentElement.classList.add("formulas-set");
+    }
   });
 })();
