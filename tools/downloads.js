@@ -75,6 +75,7 @@ async (pages) => {
   }
   const contents = make("nav", { className: "paper-contents" }, make("p", { className: "paper-contents-title", textContent: "Contents" }), list);
 
+  document.title = sections[0].querySelector("h1").firstChild.textContent.trim();
   article.replaceChildren(sections[0], contents, ...sections.slice(1));
   // A script that was parsed does not run; one that is made does.
   for (const old of article.querySelectorAll("script:not([type='application/json'])")) {

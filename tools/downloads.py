@@ -32,7 +32,8 @@ FOLDER = SITE / "downloads"
 NAME = "attention-one-variant-at-a-time"
 ZIP_LINK = re.compile(r'\s*<a[^>]* href="[^"]*\.zip"[^>]*>.*?</a>', re.DOTALL)
 ONLY_ON_SCREEN = ("api",)  # a reference to look things up in; the PDF leaves it out
-SHEET = {"width": 760, "height": 1100}  # pixels: the width that text has on paper
+SCALE = 0.8
+SHEET = {"width": 803, "height": 1200}  # pixels: the width that text has on paper, at that scale
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the same zip from the same pages
 
 JOIN = Path(__file__).with_name("downloads.js").read_text(encoding="utf-8")
@@ -87,7 +88,7 @@ def on_paper(page: Page, target: Path) -> None:
         header_template="<span></span>",
         footer_template=FOOT,
         print_background=True,
-        scale=0.85,
+        scale=SCALE,
         outline=True,
         tagged=True,
     )
