@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 ENTRY = re.compile(
-    r"- \*\*(?P<term>[^*]+)\*\*: (?P<meaning>.+) See \[(?P<heading>[^\]]+)\]"
+    r"- \*\*(?P<term>[^*]+)\*\*(?: \([^)]+\))?: (?P<meaning>.+) See \[(?P<heading>[^\]]+)\]"
     r"\((?P<chapter>chapters/[\w-]+\.ipynb)#(?P<anchor>[\w-]+)\)\.?"
 )
 
@@ -54,8 +54,9 @@ def slug(heading: str) -> str:
 
 
 def is_used(term: str, text: str) -> bool:
-    """Whether a text has a term or its plural, whatever its capitals."""
-    return re.search(rf"\b{re.escape(term)}(?:s|es|d|r)?\b", text, re.IGNORECASE) is not None
+    """Whether a text has a term or its plural, whatever its capitals and its emphasis."""
+    plain = re.sub(r"[*`]", "", text)
+    return re.search(rf"\b{re.escape(term)}(?:s|es|d|r)?\b", plain, re.IGNORECASE) is not None
 
 
 ENTRIES = entries((ROOT / "glossary.md").read_text(encoding="utf-8"))
@@ -93,6 +94,7 @@ def test_a_wrong_entry_is_noticed():
     assert section(text, "By hand").split() == ["One", "key.", "###", "Part", "A", "mask."]
     assert section(text, "By foot") is None
     assert is_used("Head", text)
+    assert is_used("Fused kernel", "a *fused* kernel")
     assert not is_used("Query", text)
     with pytest.raises(AssertionError, match="no entry"):
         entries("- **Key**: what it can be found by.")
