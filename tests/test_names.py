@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from torch import nn
 
 import notation
 
@@ -71,3 +72,15 @@ def test_our_parameters_are_named_as_in_transformers():
     """The page says that published weights load by name."""
     for name, row in FOUND["weights"].items():
         assert row["transformers"] == f"`{name}`"
+
+
+def test_pytorch_has_what_the_page_says_of_it():
+    """Catches a change of the names and widths of `nn.MultiheadAttention`."""
+    text = (notation.ROOT / "names.md").read_text(encoding="utf-8")
+    alike, other = nn.MultiheadAttention(12, 3), nn.MultiheadAttention(12, 3, kdim=5, vdim=7)
+    assert alike.in_proj_weight.shape == (3 * 12, 12)
+    assert (other.k_proj_weight.shape, other.v_proj_weight.shape) == ((12, 5), (12, 7))
+    assert alike.head_dim == alike.embed_dim // alike.num_heads
+    assert all(f"`{name}`" in text for name in ("kdim", "vdim", "embed_dim", "in_proj_weight"))
+    said = nn.functional.scaled_dot_product_attention.__doc__
+    assert all(f":math:`{letter}: " in said for letter in ("Hq", "H", "N", "L", "S", "E", "Ev"))
