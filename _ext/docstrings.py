@@ -109,9 +109,16 @@ def is_helper(thing: object) -> bool:
     return inspect.isfunction(thing) and "\n" not in text and bool(parameters(thing))
 
 
+def is_field(thing: object) -> bool:
+    """Whether a member is a field of a named tuple, which the class explains."""
+    return (inspect.getdoc(thing) or "").startswith("Alias for field number ")
+
+
 def skip(app: Sphinx, what: str, name: str, thing: object, skip: bool, options: object):
-    """Leave helpers out; they are for who reads the source."""
+    """Leave helpers out, which are for who reads the source, and what stands there already."""
     if what == "module" and is_helper(thing) and not hasattr(thing, "__wrapped__"):
+        return True
+    if what == "class" and is_field(thing):
         return True
     return None
 

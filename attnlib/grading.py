@@ -131,7 +131,8 @@ def grade_attention(
 
     Args:
         function: as in :class:`FunctionLayer`.
-        n_kv_heads: key/value heads that k and v come with; 6 query heads, so 1, 2, 3 or 6.
+        n_kv_heads: key/value heads that k and v come with; 6 query heads, so 1, 2, 3 or
+            6. Three unless you say so.
         checks: names of :data:`attnlib.properties.CHECKS`; ``None`` means all that apply to a
             function.
 

@@ -7,12 +7,15 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
+import nbformat
 import pytest
 import yaml
 
 import attnlib
 import docstrings
+import notebooks
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -53,6 +56,43 @@ def test_every_public_name_stands_in_the_table():
         thing = getattr(attnlib, name)
         if inspect.isfunction(thing) or inspect.isclass(thing):
             assert thing.__module__ == module
+
+
+def listed(path: Path) -> set[str]:
+    """Return the names of the library that a chapter lists, each with its module."""
+    names = set()
+    for cell in nbformat.read(path, as_version=4).cells:
+        wanted = cell.metadata.get("attnlib", {}).get("listing", [])
+        for name in [wanted] if isinstance(wanted, str) else wanted:
+            module, _, last = name.rpartition(".")
+            thing = getattr(attnlib, last, None)
+            names.add(f"{module or thing.__module__.removeprefix('attnlib.')}.{last}")
+    return names
+
+
+def shown_beside(chapter: str) -> set[str]:
+    """Return the names in the tables' rows of a chapter, each with its module."""
+    text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+    rows = [line for line in text.splitlines() if f"(chapters/{chapter})" in line]
+    return set(re.findall(r"`(?:~|[\w.]+ <)attnlib\.([\w.]+)>?`", "\n".join(rows)))
+
+
+def test_what_chapters_list_stands_in_a_table():
+    """Catches a listing that a reader finds on no page of the API from its chapter's name."""
+    paths = sorted(notebooks.CHAPTERS.glob("*.ipynb"))
+    missing = {path.stem: listed(path) - shown_beside(path.name) for path in paths}
+    assert sum(len(listed(path)) for path in paths) > 40
+    assert {stem: names for stem, names in missing.items() if names} == {}
+
+
+def test_every_module_says_where_it_is():
+    """A signature does not say what to import, so the line above it does."""
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        said = re.findall(
+            r"`(attnlib[\w.]*)`", "\n".join(re.findall(r"^Modules? .+", text, re.M))
+        )
+        assert sorted(said) == sorted(re.findall(r"automodule:: (\S+)", text)), page.name
 
 
 def built(folder: Path, text: str) -> tuple[int, str]:
@@ -118,3 +158,23 @@ def test_arguments_are_compared_both_ways():
     assert complaint == "Args are a, rest, b; the signature has a, rest, b, more"
     lines.append("    **more (int): others.")
     assert docstrings.complaints("function", function, lines) == []
+
+
+def test_fields_of_named_tuples_stand_once():
+    """Catches `Alias for field number 0`, which says less than the class does."""
+
+    class Pair(NamedTuple):
+        """Two numbers."""
+
+        first: int
+
+        @property
+        def double(self) -> int:
+            """Twice the first."""
+            return 2 * self.first
+
+    def left_out(thing: object) -> bool:
+        return bool(docstrings.skip(None, "class", "name", thing, False, None))
+
+    assert left_out(Pair.first)
+    assert not left_out(Pair.double)
