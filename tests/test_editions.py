@@ -241,6 +241,7 @@ def test_long_prose_is_cut_between_blocks():
         ("It divides by $\\sqrt{D}. x$ here. Two.", "It divides by $\\sqrt{D}. x$ here."),
         ("See `a. b` and [c. d](e. f). Two.", "See `a. b` and [c. d](e. f)."),
         ("Some, e.g. these. Two.", "Some, e.g. these."),
+        ("Look for two things: a, and b. Two.", "Look for two things: a, and b."),
         ("No end", "No end"),
         ("4 times<!-- = 64 / 16. -->. Two.", "4 times."),
     ],
@@ -291,6 +292,36 @@ def test_slides_ask_no_network(path, built, chromium):
     assert shown["notes"] > 10
     assert not shown["raw"]
     assert (shown["failed"], shown["broken"], shown["wide"]) == (0, 0, [])
+
+
+def test_a_widgets_controls_are_its_own(built, chromium):
+    """Catches a style of reveal.js that moves or hides what a widget has, and flat powers."""
+    (path,) = [path for path in PATHS if path.stem.startswith("08")]
+    context = chromium.new_context(viewport={"width": 1280, "height": 720})
+    try:
+        page = context.new_page()
+        page.goto((built / "slides" / f"{path.stem}.html").as_uri())
+        page.evaluate(
+            """() => {
+          const slide = document.querySelector(".stepper").closest("section");
+          const place = Reveal.getIndices(slide);
+          Reveal.slide(place.h, place.v);
+        }"""
+        )
+        widget = page.locator("section.present .stepper")
+        widget.get_by_role("button", name="Next").click()
+        assert widget.get_by_role("radio", name="latent, expanded").is_checked()
+        controls, body = widget.locator(".controls"), widget.locator(".body")
+        box = controls.bounding_box()
+        assert box["y"] + box["height"] <= body.bounding_box()["y"]
+        rise = widget.locator("sup").first.evaluate("(e) => getComputedStyle(e).verticalAlign")
+        assert rise != "baseline"
+        arrows = page.locator(".reveal > .controls .navigate-right").bounding_box()
+        inner = widget.bounding_box()
+        assert inner["x"] + inner["width"] <= arrows["x"]
+        assert min(arrows["width"], arrows["height"]) >= 24
+    finally:
+        context.close()
 
 
 def test_a_widget_keeps_its_keys(built, chromium):

@@ -64,6 +64,9 @@ SHOWN_WHOLE = ("Exercises", "Summary", "Explain it back")
 # What a slide shows as it is; of all other blocks it shows the first sentence.
 KEPT = re.compile(r"#|[-*+] |\d+\. |\||```|>|!\[|<|\$\$|\*\*[^*]+\*\*$")
 
+# reveal.js calls its arrows by the name that the controls of a widget have.
+ARROWS = re.compile(r"(\.reveal(?:[.:\[][^\s{},>]*)?) \.controls\b(?!-)")
+
 # A slide holds about so many lines; the next cell begins another one.
 LINES = 19
 WORDS_A_LINE, CODE_LINE = 14, 0.85
@@ -207,7 +210,7 @@ def first_sentence(paragraph: str) -> str:
     quiet = re.compile(r"\$[^$]+\$|`[^`]+`|\[[^\]]*\]\([^)]*\)|\"[^\"]*\"|\*\*[^*]+\*\*")
     masked = quiet.sub(lambda found: "x" * len(found[0]), COMMENT.sub("", paragraph))
     plain = COMMENT.sub("", paragraph)
-    end = re.search(r"(?<!e\.g)(?<!i\.e)[.?!:](?=\s+\S)", masked)
+    end = re.search(r"(?<!e\.g)(?<!i\.e)[.?!](?=\s+\S)", masked)
     return plain[: end.end()] if end else plain
 
 
@@ -382,6 +385,8 @@ def copy_scripts(folder: Path) -> None:
         target = folder / "reveal" / Path(part).name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(reveal / part, target)
+    style = folder / "reveal" / "reveal.css"
+    style.write_text(ARROWS.sub(r"\1>.controls", style.read_text("utf-8")), encoding="utf-8")
     shutil.copy(reveal / "plugin" / "notes" / "notes.js", folder / "reveal")
     shutil.copy(package("sphinx-mathjax-offline", "static", "mathjax", "tex-svg.js"), folder)
 
