@@ -18,6 +18,7 @@ PAGE = (ROOT / "instructors.md").read_text(encoding="utf-8")
 PATHS = sorted(CHAPTERS.glob("*.ipynb"))
 LENGTHS = (50, 90)
 VOTES = 3  # at least, in a lesson
+VOTE_MINUTES = 5  # at least, as the page says
 
 PLAN = re.compile(r"^### (?P<number>\d+)\. .+?(?=^##)", re.DOTALL | re.MULTILINE)
 ROW = re.compile(r"^\| (?P<short>\d+|–) \| (?P<long>\d+|–) \| (?P<what>.+) \|$", re.MULTILINE)
@@ -55,6 +56,11 @@ def wrong(plan: str, sources: list[str]) -> list[str]:
         begins = [int(row[kind]) for row in rows if row[kind] != "–"]
         if begins[0] != 0 or begins[-1] != length or begins != sorted(set(begins)):
             complaints.append(f"{kind}: {begins} do not go from 0 to {length}")
+        kept = [row["what"] for row in rows if row[kind] != "–"]
+        for what, (begin, end) in zip(kept, pairwise(begins), strict=False):
+            votes = len(re.findall(r'"[^"]+"', " ".join(QUOTE.findall(what))))
+            if end - begin < VOTE_MINUTES * votes:
+                complaints.append(f"{kind}: {votes} votes from minute {begin} to {end}")
     there, questions, text = headings(sources), asked(sources), "\n".join(sources)
     for row in rows:
         what = row["what"]
@@ -109,6 +115,7 @@ def test_a_good_plan_passes():
     [
         ("| 50 |", "| 45 |", "do not go from 0 to 50"),
         ("| 60 |", "| 30 |", "do not go from 0 to 90"),
+        ("| – | 40 |", "| 4 | 40 |", "short: 1 votes from minute 0 to 4"),
         ("**Two**", "**Three**", "no section 'Three'"),
         ("What is this?", "What is that?", "in no question"),
         ("Exercise 1", "Exercise 2", "no exercise 2"),
