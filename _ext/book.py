@@ -42,6 +42,17 @@ DEFER = re.compile(r' defer(="defer")?')
 ONLINE = ("sphinx_sitemap", "notfound.extension", "sphinxext.opengraph")
 
 
+# It is shown at any address, so its links begin at the top of the site.
+LOST = """\
+<h1>Page not found</h1>
+<p>There is no page at this address. It may have been renamed.</p>
+<ul>
+<li><a href="{path}intro.html">The front page</a> lists all chapters.</li>
+<li><a href="{path}search.html">The search</a> looks through all pages.</li>
+<li><a href="{path}glossary.html">The glossary</a> leads from a word to its section.</li>
+</ul>
+"""
+
 LONGEST_DESCRIPTION = 160  # characters that a list of search results shows
 FORMULA = "\N{OBJECT REPLACEMENT CHARACTER}"
 
@@ -59,7 +70,9 @@ def lead_home(app: Sphinx, config: Config):
     config.ogp_image = f"{home.site}_images/variants.png"  # where a page has no picture
     config.sitemap_url_scheme = "{link}"  # one language, one version
     config.sitemap_show_lastmod = False
-    config.notfound_urls_prefix = urlsplit(home.site).path
+    path = urlsplit(home.site).path
+    config.notfound_urls_prefix = path
+    config.notfound_context = {"title": "Page not found", "body": LOST.format(path=path)}
     config.html_theme_options |= {
         "repository_url": home.repository,
         "repository_branch": address.BRANCH,

@@ -16,6 +16,7 @@ import yaml
 import attnlib
 import docstrings
 import notebooks
+from attnlib import widgets
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -83,6 +84,24 @@ def test_what_chapters_list_stands_in_a_table():
     missing = {path.stem: listed(path) - shown_beside(path.name) for path in paths}
     assert sum(len(listed(path)) for path in paths) > 40
     assert {stem: names for stem, names in missing.items() if names} == {}
+
+
+def test_every_widget_stands_beside_its_chapters():
+    """Catches a widget without a row, and a chapter that shows it and is not named."""
+    text = (ROOT / "api-pictures.md").read_text(encoding="utf-8")
+    rows = dict(
+        re.findall(r"^\| \{py:obj\}`(\w+) <attnlib\.widgets\.\1>` \| (.+) \|$", text, re.M)
+    )
+    used = {name: [] for name in widgets.__all__ if name != "Widget"}
+    for path in sorted(notebooks.CHAPTERS.glob("*.ipynb")):
+        code = [
+            c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"
+        ]
+        for name in used:
+            if any(re.search(rf"^{name}\(", source, re.M) for source in code):
+                used[name].append(path.name)
+    assert all(used.values())
+    assert {n: re.findall(r"\(chapters/([^)]+)\)", row) for n, row in rows.items()} == used
 
 
 def test_every_module_says_where_it_is():

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import book
+
 ROOT = Path(__file__).resolve().parent.parent
 
 # Assembled from parts, so that this file holds none of what it looks for.
@@ -116,3 +118,10 @@ def test_every_widget_stands_in_a_chapter_and_is_driven():
     driven = {path.stem.removeprefix("test_widget_page_") for path in tests}
     assert files == stored
     assert files <= driven
+
+
+def test_the_page_for_what_is_not_found_leads_to_pages():
+    """Catches a link to a page that was renamed, on the one page that has no neighbours."""
+    names = re.findall(r'href="\{path\}(\w+)\.html"', book.LOST)
+    assert len(names) == book.LOST.count("<a ") == 3
+    assert all(name == "search" or (ROOT / f"{name}.md").exists() for name in names)
