@@ -164,7 +164,8 @@ def project_to_latent(
     latent, k_rope = latent_and_key.split([layer.kv_lora_rank, layer.qk_rope_head_dim], dim=-1)
     k_rope = k_rope[:, None]  # (B, 1, T, d_h^R), one key for all heads
     q_rope, k_rope = rotate_new(layer.rope, cache, q_rope, k_rope)
-    entries = torch.cat([layer.kv_a_layernorm(latent), k_rope[:, 0]], dim=-1)
+    latent = layer.kv_a_layernorm(latent).type_as(latent)  # under autocast it may widen
+    entries = torch.cat([latent, k_rope[:, 0]], dim=-1)
     return q_nope, q_rope, entries  # (B, H, T, nope), (B, H, T, rope), (B, T, d_c + d_h^R)
 
 
