@@ -34,6 +34,7 @@ async (pages) => {
     const end = make("section", { className: "answers", id: `${section.id}--answers` }, make("h2", { textContent: "Answers and solutions" }));
     let questions = 0;
     let exercise = "";
+    const note = (what) => make("p", { className: "printed-question", textContent: `${what} at the end of the chapter.` });
     for (const element of [...section.querySelectorAll("h3, details:is(.option, .solution, .recall)")]) {
       if (element.localName === "h3") {
         exercise = element.textContent.split(":")[0];
@@ -53,8 +54,11 @@ async (pages) => {
       } else {
         const title = element.matches(".solution") ? `${exercise}: solution` : summary.textContent;
         end.append(make("h3", { textContent: title }), ...rest);
-        if (element.matches(".solution")) element.remove();
-        else element.replaceWith(make("p", { className: "printed-option" }, "☐ ", ...summary.childNodes));
+        if (element.matches(".solution")) element.replaceWith(note("Its solution stands"));
+        else {
+          if (!element.previousElementSibling?.matches(".printed-recall")) element.before(note("Answers stand"));
+          element.replaceWith(make("p", { className: "printed-recall" }, ...summary.childNodes));
+        }
       }
     }
     if (end.children.length > 1) section.append(end);
@@ -84,7 +88,7 @@ async (pages) => {
     script.textContent = old.textContent;
     old.replaceWith(script);
   }
-  for (const fold of article.querySelectorAll("details")) fold.open = false;
+  for (const fold of article.querySelectorAll("details")) fold.open = fold.matches(".hide"); // their code is used later
   while (document.querySelector("script[data-waits]") || !window.MathJax?.startup?.promise) {
     await new Promise((done) => setTimeout(done, 50));
   }

@@ -33,7 +33,8 @@ NAME = "attention-one-variant-at-a-time"
 ZIP_LINK = re.compile(r'\s*<a[^>]* href="[^"]*\.zip"[^>]*>.*?</a>', re.DOTALL)
 ONLY_ON_SCREEN = ("api",)  # a reference to look things up in; the PDF leaves it out
 SCALE = 0.8
-SHEET = {"width": 803, "height": 1200}  # pixels: the width that text has on paper, at that scale
+# In pixels: the width that text has on paper at that scale.
+SHEET = {"width": 803, "height": 1200}
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the same zip from the same pages
 
 JOIN = Path(__file__).with_name("downloads.js").read_text(encoding="utf-8")
