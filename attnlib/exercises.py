@@ -44,10 +44,13 @@ from attnlib.properties import (
     HOLDS,
     TOKENS,
     TOLERANCE,
+    BrokenError,
     Report,
     Reports,
     hidden,
     in_steps,
+    kind_of,
+    nothing,
     output,
     prepared,
 )
@@ -78,6 +81,14 @@ def grade_merge(mine: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]) -> Gra
     def by_lse(out_a: Tensor, lse_a: Tensor, out_b: Tensor, lse_b: Tensor) -> Tensor:
         return (lse_a[:, None] * out_a + lse_b[:, None] * out_b) / (lse_a + lse_b)[:, None]
 
+    def undivided(out_a: Tensor, lse_a: Tensor, out_b: Tensor, lse_b: Tensor) -> Tensor:
+        largest = torch.maximum(lse_a, lse_b)  # (T,)
+        a, b = ((lse - largest).exp()[:, None] for lse in (lse_a, lse_b))  # (T, 1)
+        return a * out_a + b * out_b
+
+    def over_queries(out_a: Tensor, lse_a: Tensor, out_b: Tensor, lse_b: Tensor) -> Tensor:
+        return lse_a.softmax(dim=0)[:, None] * out_a + lse_b.softmax(dim=0)[:, None] * out_b
+
     def unguarded(out_a: Tensor, lse_a: Tensor, out_b: Tensor, lse_b: Tensor) -> Tensor:
         a, b = lse_a.exp()[:, None], lse_b.exp()[:, None]
         return (a * out_a + b * out_b) / (a + b)
@@ -95,6 +106,17 @@ def grade_merge(mine: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]) -> Gra
                 lambda out_a, _, out_b, __: (out_a + out_b) / 2
             ),
             "outputs weighted by the logarithms. The sums themselves are the weights.": by_lse,
+            "the sum of the two outputs. Each is a mean over its own keys, so weight them.": (
+                lambda out_a, _, out_b, __: out_a + out_b
+            ),
+            "each output has the other block's weight.": (
+                lambda out_a, lse_a, out_b, lse_b: right(out_a, lse_b, out_b, lse_a)
+            ),
+            "outputs with weights that do not sum to 1. Divide by the sum of the weights.": (
+                undivided
+            ),
+            "softmax over the queries. The two blocks share a query's weight between them, so"
+            " it goes over the two lse of one query.": over_queries,
             "e to the power of lse, taken first and divided later, overflows. Lower both lse by"
             " the same amount before.": unguarded,
         },
@@ -241,6 +263,10 @@ def grade_stretch(mine: Callable[[float, int, float, int], float]) -> Grade:
             "a smaller base, which makes the pair faster. The factor is to slow it down.": (
                 lambda base, dim, factor, pair: base * factor ** (-dim / (2 * pair))
             ),
+            "D // (2p), which rounds the exponent down to a whole number. Divide with /, and"
+            " not with //.": lambda base, dim, factor, pair: (
+                base * factor ** (dim // (2 * pair))
+            ),
         },
     )
 
@@ -285,7 +311,7 @@ def with_one_more(grade: Grade, name: str, ask: Callable[[], Report]) -> Grade:
     try:
         return Grade(name, Reports([*grade.reports, ask()]))
     except Exception as error:
-        return Grade(name, Reports(), stopped(name, error))
+        return Grade(name, Reports(), stopped(error))
 
 
 def follows_the_base(mine: Callable[..., nn.Module]) -> Report:
@@ -495,10 +521,15 @@ def grade_head_order(mine: Callable[[MultiHeadAttention, list[int]], nn.Module])
     want = layer(x)
     try:
         other = mine(layer, list(order))
+        if other is None:
+            raise nothing()
+        if not isinstance(other, MultiHeadAttention):
+            kind = kind_of(other)
+            raise BrokenError(f"expected a MultiHeadAttention, got {kind}", "return the layer.")
         after = {key: weight.clone() for key, weight in other.state_dict().items()}
         came = other(x)
     except Exception as error:
-        return Grade(name, Reports(), stopped(name, error))
+        return Grade(name, Reports(), stopped(error))
 
     def report(check: str, holds: bool, found: str, hint: str) -> Report:
         return (
@@ -543,43 +574,67 @@ def grade_paired_interval(
     Returns:
         The grade.
     """
+    below = {
+        "": lambda n: n - 1,
+        "a spread with n below the sum of squares. Of a sample it is n - 1"
+        " (statistics.stdev).": lambda n: n,
+    }
+    powers = {
+        "": 0.5,
+        "the variance in place of its root, the standard deviation.": 1,
+    }
+    divisors = {
+        "": lambda n: n**0.5,
+        "where single differences lie. The mean of n of them is more certain, by the square"
+        " root of n.": lambda n: 1,
+        "a spread divided by n. The mean of n differences is more certain by the square root of"
+        " n.": lambda n: n,
+        "a spread divided by the square root of n - 1. That 1 is taken off inside the spread,"
+        " once.": lambda n: (n - 1) ** 0.5,
+    }
+    factors = {
+        "": lambda t: t,
+        "1.96, which is right for very many pairs. With few, take the t that is given.": (
+            lambda t: 1.96
+        ),
+        "an interval without t. Multiply the error of the mean by it.": lambda t: 1,
+    }
+    ends = {
+        "": lambda mean, half: (mean - half, mean + half),
+        "b - a. The signs of all ends are turned around.": (
+            lambda mean, half: (-mean - half, -mean + half)
+        ),
+        "the upper end first. The lower one is asked for first.": (
+            lambda mean, half: (mean + half, mean - half)
+        ),
+        "mean and half width. Asked for are the lower and the upper end.": (
+            lambda mean, half: (mean, half)
+        ),
+    }
 
-    def around(mean: float, half: float) -> tuple[float, float]:
-        return mean - half, mean + half
+    def by(less: Callable, power: float, divisor: Callable, factor: Callable, end: Callable):
+        def interval(a: list[float], b: list[float], t: float) -> tuple[float, float]:
+            some = [x - y for x, y in zip(a, b, strict=True)]
+            n, mean = len(some), statistics.fmean(some)
+            spread = (sum((x - mean) ** 2 for x in some) / less(n)) ** power
+            return end(mean, factor(t) * spread / divisor(n))
+
+        return interval
 
     def right(a: list[float], b: list[float], t: float) -> tuple[float, float]:
         some = [x - y for x, y in zip(a, b, strict=True)]
-        return around(statistics.fmean(some), t * statistics.stdev(some) / len(some) ** 0.5)
-
-    def turned(a: list[float], b: list[float], t: float) -> tuple[float, float]:
-        return right(b, a, t)
+        mean, half = statistics.fmean(some), t * statistics.stdev(some) / len(some) ** 0.5
+        return mean - half, mean + half
 
     def unpaired(a: list[float], b: list[float], t: float) -> tuple[float, float]:
         spread = (statistics.variance(a) + statistics.variance(b)) / len(a)
-        return around(statistics.fmean(a) - statistics.fmean(b), t * spread**0.5)
+        mean, half = statistics.fmean(a) - statistics.fmean(b), t * spread**0.5
+        return mean - half, mean + half
 
     def summed(a: list[float], b: list[float], t: float) -> tuple[float, float]:
-        halves = (t * statistics.stdev(some) / len(some) ** 0.5 for some in (a, b))
-        return around(statistics.fmean(a) - statistics.fmean(b), sum(halves))
-
-    def by_n(a: list[float], b: list[float], t: float) -> tuple[float, float]:
-        some = [x - y for x, y in zip(a, b, strict=True)]
-        return around(statistics.fmean(some), t * statistics.pstdev(some) / len(some) ** 0.5)
-
-    def of_one(a: list[float], b: list[float], t: float) -> tuple[float, float]:
-        some = [x - y for x, y in zip(a, b, strict=True)]
-        return around(statistics.fmean(some), t * statistics.stdev(some))
-
-    def normal(a: list[float], b: list[float], t: float) -> tuple[float, float]:
-        return right(a, b, 1.96)
-
-    def by_variance(a: list[float], b: list[float], t: float) -> tuple[float, float]:
-        some = [x - y for x, y in zip(a, b, strict=True)]
-        return around(statistics.fmean(some), t * statistics.variance(some) / len(some) ** 0.5)
-
-    def mean_and_half(a: list[float], b: list[float], t: float) -> tuple[float, float]:
-        low, high = right(a, b, t)
-        return (low + high) / 2, (high - low) / 2
+        half = sum(t * statistics.stdev(some) / len(some) ** 0.5 for some in (a, b))
+        mean = statistics.fmean(a) - statistics.fmean(b)
+        return mean - half, mean + half
 
     @wraps(mine)
     def as_pair(a: list[float], b: list[float], t: float) -> object:
@@ -589,29 +644,23 @@ def grade_paired_interval(
     return grade_function(
         as_pair,
         right,
-        {
-            "three pairs": ([1.50, 1.54, 1.52], [1.49, 1.52, 1.52], 4.3027),
+        {  # binary fractions: their differences are exact in float32 too
+            "three pairs": ([1.5, 1.5625, 1.53125], [1.484375, 1.53125, 1.53125], 4.3027),
             "pairs that move together": (
-                [1.40, 1.70, 1.55, 1.61],
-                [1.42, 1.71, 1.58, 1.63],
+                [1.40625, 1.703125, 1.546875, 1.609375],
+                [1.421875, 1.71875, 1.578125, 1.640625],
                 3.1824,
             ),
             "pairs that do not": ([3.0, 1.0, 2.0, 5.0, 4.0], [2.0, 6.0, 1.0, 3.0, 5.0], 2.7764),
         },
         look_alikes={
-            "b - a. The signs of all ends are turned around.": turned,
-            "mean and half width. Asked for are the lower and the upper end.": mean_and_half,
             "the interval of two groups without pairs. Subtract seed by seed first: what a pair"
             " has in common drops out only there.": unpaired,
             "half widths of the two means, added up. Subtract seed by seed first.": summed,
-            "None. Is there a return?": lambda a, b, t: None,
-            "a spread with n below the sum of squares. Of a sample it is n - 1"
-            " (statistics.stdev).": by_n,
-            "where single differences lie. The mean of n of them is more certain, by the square"
-            " root of n.": of_one,
-            "1.96, which is right for very many pairs. With few, take the t that is"
-            " given.": normal,
-            "the variance in place of its root, the standard deviation.": by_variance,
+            **{
+                hint: by(*parts)
+                for hint, parts in mistakes(below, powers, divisors, factors, ends)
+            },
         },
     )
 
@@ -778,7 +827,7 @@ def grade_qk_norm(mine: Callable[..., object]) -> Grade:
             "longer keys": (out_of(mine, q, 3 * k) - found).abs().max().item(),
         }
     except Exception as error:
-        return Grade(name, grade.reports, stopped(name, error))
+        return Grade(name, grade.reports, stopped(error))
     reports = list(grade.reports)
     for check, by_how_much in moved.items():
         what = f"{check.split()[1]} three times as long"
@@ -910,6 +959,12 @@ def grade_shares(mine: Callable[[Tensor, Tensor], Tensor]) -> Grade:
     def equal_parts(heads: Tensor, w_o: Tensor) -> Tensor:
         return (merge_heads(heads) @ w_o.T / 3)[:, None].expand(-1, 3, -1, -1)
 
+    def joined_by_view(heads: Tensor, w_o: Tensor) -> Tensor:
+        alone = (
+            torch.eye(3, dtype=heads.dtype)[:, None, :, None, None] * heads
+        )  # (H, B, H, T, D)
+        return (alone.reshape(3, 2, 5, 12) @ w_o.T).transpose(0, 1)
+
     def tokens_first(heads: Tensor, w_o: Tensor) -> Tensor:
         return columns(heads, w_o).transpose(1, 2)
 
@@ -926,6 +981,10 @@ def grade_shares(mine: Callable[[Tensor, Tensor], Tensor]) -> Grade:
             " the columns: view to (d_model, H, D).": by_memory,
             "equal parts of the whole output. The heads add different shares.": equal_parts,
             "tokens in front of heads. Asked for is (B, H, T, d_model).": tokens_first,
+            "heads joined by a view alone. Swap the axes to (B, T, H, D) before the last two"
+            " are joined.": joined_by_view,
+            "each share divided by the number of heads. The output is their sum, so nothing is"
+            " divided.": lambda heads, w_o: columns(heads, w_o) / heads.shape[1],
             "the sum over the heads. Asked for is each share by itself.": (
                 lambda heads, w_o: merge_heads(heads) @ w_o.T
             ),
@@ -1326,9 +1385,11 @@ def grade_mqa_to_mla(mine: Callable[[MultiQueryAttention], nn.Module]) -> Grade:
     want, reports, remark = layer(x), [], ""
     try:
         made = mine(layer)
+        if made is None:
+            raise nothing()
         if not isinstance(made, MultiHeadLatentAttention):
             expected = "expected a MultiHeadLatentAttention, got"
-            kind = Report("kind", FAILS, f"{expected} {type(made).__name__}")
+            kind = Report("kind", FAILS, f"{expected} {kind_of(made)}")
             return Grade(name, Reports([kind]))
         reports.append(Report("kind", HOLDS, "a MultiHeadLatentAttention"))
         for check, run in (("one pass", lambda one: one(x)), ("token by token", in_steps)):
@@ -1342,7 +1403,7 @@ def grade_mqa_to_mla(mine: Callable[[MultiQueryAttention], nn.Module]) -> Grade:
         found = f"{numbers} numbers a token, as MQA has {least}"
         reports.append(Report("cache", verdict, found))
     except Exception as error:
-        return Grade(name, Reports(), stopped(name, error))
+        return Grade(name, Reports(), stopped(error))
     mistakes = {
         "queries that are not stretched. MLA divides by the root of nope + rope, which is wider"
         " than D here.": {"stretch": False},
@@ -1635,6 +1696,8 @@ def grade_any_cache(mine: Callable[[Geometry, int], float]) -> Grade:
         "four bytes a number. In bfloat16 a number takes two.": 4,
         "bits. Bytes are asked for.": 16,
         "GiB. Bytes are asked for.": 2 / 2**30,
+        "MiB. Bytes are asked for.": 2 / 2**20,
+        "GB. Bytes are asked for.": 2 / 10**9,
     }
 
     def by(head: Callable, latent: Callable, kept: Callable, n_bytes: int):
@@ -1736,6 +1799,8 @@ def grade_absorbed(mine: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]) -> 
         "softmax over the one query. It goes over the cached rows, the last axis.": (
             lambda scores: scores.softmax(dim=2)
         ),
+        "softmax over axis 0, the sequences of the batch. It goes over the cached rows, the"
+        " last axis.": lambda scores: scores.softmax(dim=0),
     }
 
     def by(layout, row, rotated, scale, normed):

@@ -8,9 +8,11 @@ code does, an error included, becomes a line of the grade.
 
 from __future__ import annotations
 
+import copy
 import textwrap
 import traceback
 from collections.abc import Callable, Iterable, Mapping
+from numbers import Real
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +26,7 @@ from attnlib.properties import (
     NO_WEIGHTS,
     TOLERANCE,
     WIDTH,
+    BrokenError,
     Report,
     Reports,
     about_none,
@@ -33,6 +36,8 @@ from attnlib.properties import (
     hidden,
     in_steps,
     in_words,
+    kind_of,
+    nothing,
     output,
 )
 
@@ -104,21 +109,42 @@ class FunctionLayer(nn.Module):
         if key_mask is not None:
             real = key_mask[:, None, None, :]  # (B, 1, 1, T)
             mask = real if mask is None else mask & real  # (B, 1, 1 or T, T)
-        result = self.function(q, k, v, mask=mask)
-        out, weights = result if isinstance(result, tuple) else (result, None)
-        if not isinstance(out, Tensor) or out.shape != q.shape:
-            came = (
-                f"shape {tuple(out.shape)}" if isinstance(out, Tensor) else type(out).__name__
-            )
-            forgot = ": is there a return" if out is None else ""
-            raise ValueError(
-                f"expected an output of shape {tuple(q.shape)}, got {came}{forgot}"
-            )
-        shape = (*q.shape[:3], k.shape[2])
-        if isinstance(weights, Tensor) and weights.shape != shape:
-            raise ValueError(f"expected weights of shape {shape}, got {tuple(weights.shape)}")
+        out, weights = taken_apart(self.function(q, k, v, mask=mask), q.shape, k.shape[2])
         out = self.o_proj(merge_heads(out))  # (B, T, d_model)
         return (out, weights) if return_weights else out
+
+
+def taken_apart(result: object, shape: torch.Size, n_keys: int) -> tuple[Tensor, object]:
+    """Take apart what a function of q, k, v and a mask returned.
+
+    Args:
+        result: the output, or the pair of it and the weights.
+        shape: of the queries, ``(B, H, T, D)``, and so of the output.
+        n_keys: S.
+
+    Returns:
+        The output, and the weights or ``None``.
+
+    Raises:
+        BrokenError: if something else came, or a tensor of another shape.
+    """
+    hint = "return the output, or the pair of it and the weights: `return out, weights`."
+    if result is None:
+        raise nothing()
+    pair = result if isinstance(result, tuple) else (result, None)
+    if len(pair) != 2:
+        raise BrokenError(f"{kind_of(result)} came back", hint)
+    wanted = tuple(shape), (*shape[:3], n_keys)
+    for name, came, want in zip(("output", "weights"), pair, wanted, strict=True):
+        if came is None and name == "weights":
+            continue
+        if not isinstance(came, Tensor):
+            raise BrokenError(f"{name}: expected a tensor, got {kind_of(came)}", hint)
+        if came.shape != want:
+            found = f"{name} of shape {tuple(came.shape)}, expected {want}"
+            hint = "follow the shapes line by line, from the last one backwards."
+            raise BrokenError(found, hint)
+    return pair
 
 
 def grade_attention(
@@ -205,25 +231,28 @@ def grade_function(
         The grade.
     """
     name = name_of(mine)
-    reports, answers = [], {}
+    reports, answers, missing = [], {}, 0
     for case, arguments in cases.items():
         want = right(*arguments)
         try:
-            answers[case] = mine(*arguments)
+            answers[case] = mine(*copy.deepcopy(arguments))  # it may write into them
         except Exception as error:
-            return Grade(name, Reports(), stopped(name, error))
+            return Grade(name, Reports(), stopped(error))
         if same(answers[case], want):
             reports.append(Report(case, HOLDS, in_short(want)))
         else:
-            found = compared(want, answers[case])
-            reports.append(Report(case, FAILS, found))
-    remark = ""
-    if any(report.verdict == FAILS for report in reports):
-        for hint, wrong in (look_alikes or {}).items():
-            if all(same(answers[case], wrong(*cases[case])) for case in cases):
-                remark = f"Your answers are those of a known mistake: {hint}"
-                break
-    return Grade(name, Reports(reports), remark)
+            missing += answers[case] is None
+            reports.append(Report(case, FAILS, compared(want, answers[case])))
+    if all(reports):
+        return Grade(name, Reports(reports))
+    if all(answer is None for answer in answers.values()):
+        return Grade(name, Reports(), stopped(nothing()))
+    for hint, wrong in (look_alikes or {}).items():
+        if all(same(answers[case], wrong(*cases[case])) for case in cases):
+            remark = f"Your answers are those of a known mistake: {hint}"
+            return Grade(name, Reports(reports), remark)
+    where = "Where None stands, nothing came back: is a `return` missing on one of the ways?"
+    return Grade(name, Reports(reports), where if missing else "")
 
 
 def graded(
@@ -237,9 +266,11 @@ def graded(
     try:
         layer = build()
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            layer(torch.randn(2, 3, reference.o_proj.out_features))
+            out = layer(torch.randn(2, 3, reference.o_proj.out_features))
     except Exception as error:
-        return Grade(name, Reports(), stopped(name, error))
+        return Grade(name, Reports(), stopped(error))
+    if out is None:
+        return Grade(name, Reports(), stopped(nothing()))
     reports = check_layer(layer, reference, [report.check for report in checks])
     if isinstance(layer, FunctionLayer):
         reports = Reports(map(with_weights, reports))
@@ -312,10 +343,13 @@ def sizes_of(layer: nn.Module) -> dict[str, object]:
     return {"d_model": layer.o_proj.out_features, **sizes, "rope": layer.rope}
 
 
-def stopped(name: str, error: Exception) -> str:
+def stopped(error: Exception) -> str:
     """Say why code gave no answer, and at which of its lines."""
     if isinstance(error, NotImplementedError):
         return "Nothing to check: the code is still the start you were given."
+    if isinstance(error, BrokenError):  # it answered, but with nothing that can be checked
+        found = str(error)
+        return f"{found[0].upper()}{found[1:]}: {error.hint}"
     own = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
@@ -336,37 +370,68 @@ def same(answer: object, want: object) -> bool:
     if isinstance(want, Tensor):
         if not isinstance(answer, Tensor) or answer.shape != want.shape:
             return False
+        if answer.is_complex() != want.is_complex():
+            return False
         near = {"rtol": TOLERANCE, "atol": TOLERANCE, "equal_nan": True}
         return torch.allclose(answer.double(), want.double(), **near)
     if isinstance(want, tuple):
         if not isinstance(answer, tuple) or len(answer) != len(want):
             return False
         return all(map(same, answer, want))
-    if isinstance(want, bool) or not isinstance(want, (int, float)):
-        return answer == want
     if isinstance(answer, Tensor) and answer.numel() == 1:
         answer = answer.item()
-    if not isinstance(answer, (int, float)):
+    if isinstance(want, bool) or not isinstance(want, (int, float)):
+        try:
+            return bool(answer == want)
+        except (RuntimeError, ValueError):  # several values where one was expected
+            return False
+    if not isinstance(answer, Real):
         return False
     return abs(answer - want) <= TOLERANCE * max(abs(want), TOLERANCE)
 
 
 def compared(want: object, answer: object) -> str:
-    """What was expected and what came, so that the two can be told apart."""
-    if isinstance(want, Tensor) and isinstance(answer, Tensor) and want.shape == answer.shape:
-        if want.numel() > 4:
-            off = (want.double() - answer.double()).abs().max()
-            return f"the shape is right; numbers differ, by up to {off:.2g}"
+    """What was expected and what came, told apart by kind, by shape or by value."""
+    if isinstance(want, Tensor):
+        return compared_tensors(want, answer)
+    one = isinstance(answer, Tensor) and answer.numel() == 1
+    kinds = tuple if isinstance(want, tuple) else (bool, Real, type(None))
+    if answer is not None and not one and not isinstance(answer, kinds):
+        return f"expected {in_short(want)}, got {kind_of(answer)}"
     texts = in_short(want), in_short(answer)
     if texts[0] == texts[1]:
         texts = str(want), str(answer)
     return f"expected {texts[0]}, got {texts[1]}"
 
 
+def compared_tensors(want: Tensor, answer: object) -> str:
+    """The same where a tensor was expected: values only where shapes are equal and few."""
+    if not isinstance(answer, Tensor):
+        return f"expected {kind_of(want)}, got {kind_of(answer)}"
+    if answer.shape != want.shape:
+        found = f"the shape is {tuple(answer.shape)}, expected {tuple(want.shape)}"
+        if answer.numel() == want.numel() and same(answer.flatten(), want.flatten()):
+            found += "; the numbers are right"
+        return found
+    if answer.is_complex():
+        return "the shape is right; the numbers are complex and should be real"
+    lost = (answer.isnan() & ~want.isnan()).sum().item()
+    if lost:
+        return f"the shape is right; NaN: {lost} of {want.numel()} numbers"
+    if want.numel() > 4:
+        off = (want.double() - answer.double()).abs().max()
+        coarse = answer.dtype not in (torch.float32, torch.float64)
+        dtype = f"; their dtype is {answer.dtype}" if coarse else ""
+        return f"the shape is right; numbers differ, by up to {off:.2g}{dtype}"
+    return f"expected {in_short(want)}, got {in_short(answer)}"
+
+
 def in_short(value: object) -> str:
     """A value in a few characters."""
     if isinstance(value, Tensor) and value.numel() > 4:
-        return f"a tensor of shape {tuple(value.shape)}"
+        return kind_of(value)
+    if isinstance(value, Tensor) and value.ndim == 0:
+        return in_short(value.item())
     if isinstance(value, Tensor):
         return str([round(number, 3) for number in value.flatten().tolist()])
     if isinstance(value, tuple):

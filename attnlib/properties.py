@@ -508,9 +508,11 @@ def output(
     with torch.set_grad_enabled(grad):
         out = layer(x, **options)
     out = out[0] if isinstance(out, tuple) else out
+    if out is None:
+        raise nothing()
     if not isinstance(out, Tensor):
-        kind = type(out).__name__
-        raise BrokenError(f"the layer returned {kind}, expected a tensor", "is there a return?")
+        hint = "return what o_proj gives, a tensor."
+        raise BrokenError(f"expected a tensor, got {kind_of(out)}", hint)
     if out.shape != x.shape:
         found = f"the output has shape {tuple(out.shape)}, expected {tuple(x.shape)}"
         raise BrokenError(found, "follow the shapes line by line, from the last one backwards.")
@@ -655,6 +657,22 @@ def in_words(error: Exception) -> str:
     message = str(error).strip().splitlines()
     first = message[0].rstrip(".") if message else ""
     return f"{type(error).__name__}: {first}" if first else type(error).__name__
+
+
+def nothing() -> BrokenError:
+    """What to raise where code returned None."""
+    return BrokenError("nothing came back (None)", "is a `return` missing?")
+
+
+def kind_of(thing: object) -> str:
+    """What something is, in a few words."""
+    if isinstance(thing, Tensor):
+        return f"a tensor of shape {tuple(thing.shape)}"
+    if isinstance(thing, (tuple, list)):
+        return f"a {type(thing).__name__} of {len(thing)}"
+    if thing is None or isinstance(thing, (bool, int, float)):
+        return str(thing)[:40]
+    return type(thing).__name__
 
 
 def about_none(error: Exception) -> str:

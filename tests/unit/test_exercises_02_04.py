@@ -261,6 +261,16 @@ def shares_of_rows(heads, w_o):
     return torch.stack(each, dim=1)
 
 
+def shares_by_view(heads, w_o):
+    B, H, T, D = heads.shape
+    each = []
+    for h in range(H):
+        alone = torch.zeros_like(heads)
+        alone[:, h] = heads[:, h]
+        each.append(alone.reshape(B, T, H * D) @ w_o.T)
+    return torch.stack(each, dim=1)
+
+
 SHARES = {
     "rows of W_O": shares_of_rows,
     "every H-th column": lambda a, w: torch.stack(
@@ -272,6 +282,8 @@ SHARES = {
     "equal parts": lambda a, w: torch.stack([merge_heads(a) @ w.T / a.shape[1]] * 3, dim=1),
     "tokens in front of heads": lambda a, w: shares(a, w).transpose(1, 2),
     "the sum over the heads": lambda a, w: shares(a, w).sum(dim=1),
+    "joined by a view alone": shares_by_view,
+    "divided by the number": lambda a, w: shares(a, w) / a.shape[1],
 }
 
 

@@ -90,6 +90,21 @@ def test_rotation_names_the_mistake(hint):
     assert hint in one_line(grade)
 
 
+def test_rotation_written_into_x_is_recognised():
+    """Catches a hint that is lost because the case's own numbers were written over."""
+
+    def rotate(x, positions, base):
+        D = x.shape[-1]
+        angles = positions[:, None] * base ** (-torch.arange(0, D, 2) / D)
+        cos, sin = angles.cos(), angles.sin()
+        a, b = x.chunk(2, dim=-1)  # views: the next line changes a
+        x[..., : D // 2] = a * cos - b * sin
+        x[..., D // 2 :] = a * sin + b * cos
+        return x
+
+    assert "has turned already" in one_line(grade_rotation(rotate))
+
+
 def test_stretch_slows_the_pair():
     """Catches an answer that does not do to the pair's speed what was asked."""
 
@@ -117,6 +132,8 @@ def test_stretch_slows_the_pair():
         ("counted from 1", lambda base, dim, f, pair: base * f ** (dim / (2 * pair + 2))),
         ("the exponent D/p", lambda base, dim, f, pair: base * f ** (dim / pair)),
         ("a smaller base", lambda base, dim, f, pair: base * f ** (-dim / (2 * pair))),
+        ("not with //", lambda base, dim, f, pair: base * f ** (dim // (2 * pair))),
+        ("not with //", lambda base, dim, f, pair: base * f ** (dim // 2 // pair)),
     ],
 )
 def test_stretch_names_the_mistake(hint, wrong):
@@ -348,8 +365,13 @@ def test_head_order_names_the_mistake(mine, failed, hint):
 )
 @pytest.mark.parametrize(
     "mine",
-    [lambda *_, **__: None, lambda: 1, lambda *_, **__: nn.Linear(2, 2)],
-    ids=["nothing", "a number", "a layer"],
+    [
+        lambda *_, **__: None,
+        lambda: 1,
+        lambda *_, **__: nn.Linear(2, 2),
+        lambda *_: nn.Identity(),
+    ],
+    ids=["nothing", "a number", "a layer", "a layer without weights"],
 )
 def test_nonsense_is_not_solved_and_stops_nothing(grade, mine):
     """Catches a grader that raises because of the code it is given."""

@@ -34,7 +34,8 @@ def by_hand(wrong):
             if wrong != "rotary":
                 scores = scores + q_rope[:, i] @ k_rope.mT
             wide = {"latent key": d_c + d_r, "latent": d_c, "nope": n, "none": 1}
-            weights = (scores * wide.get(wrong, n + d_r) ** -0.5).softmax(-1)
+            axis = {"batch": 0, "query": 1}.get(wrong, -1)  # of (B, 1, S)
+            weights = (scores * wide.get(wrong, n + d_r) ** -0.5).softmax(axis)
             outs.append(weights @ latent @ weight[values].mT)
         return torch.stack(outs, dim=1)
 
@@ -51,6 +52,8 @@ def by_hand(wrong):
         ("rotary", "rotary part is left out"),
         ("value rows", "value rows read as key rows"),
         ("layout", "W_UK of all heads first"),
+        ("batch", "softmax over axis 0, the sequences"),
+        ("query", "softmax over the one query"),
     ],
 )
 def test_mistakes_are_named(wrong, words):

@@ -114,7 +114,7 @@ def too_wide(layer):
         (with_random_rest, "must be zero"),
         (too_wide, "10 numbers a token"),
         (lambda layer: layer, "got MultiQueryAttention"),
-        (lambda layer: None, "got NoneType"),
+        (lambda layer: None, "Nothing came back (None): is a `return` missing?"),
         (lambda layer: 1 / 0, "ZeroDivisionError"),
     ],
 )

@@ -1,5 +1,6 @@
 """Graders: right code is solved, wrong code gets a hint, and nothing that it does raises."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -40,9 +41,12 @@ def test_an_error_names_the_line():
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        (None, "got NoneType: is there a return"),
-        (torch.zeros(2), "got shape (2,)"),
-        ((1, 2, 3), "too many values to unpack"),
+        (None, "Nothing came back (None): is a `return` missing?"),
+        (torch.zeros(2), "Output of shape (2,), expected (2, 6, 3, 4): follow"),
+        ((1, 2, 3), "A tuple of 3 came back: return the output, or the pair"),
+        ([1, 2], "Output: expected a tensor, got a list of 2: return the output, or the pair"),
+        ((None, 1), "Output: expected a tensor, got None: return"),
+        ((torch.zeros(2, 6, 3, 4), 1), "Weights: expected a tensor, got 1: return"),
     ],
 )
 def test_an_answer_of_the_wrong_kind_is_named(answer, words):
@@ -120,6 +124,14 @@ def test_a_mistake_that_overflows_is_recognised():
         ((1, torch.ones(2)), (1, torch.ones(2)), True),
         ([1, 2], (1, 2), False),
         ("a", "a", True),
+        (np.int64(274), 274, True),
+        (np.float32(0.5), 0.5, True),
+        (torch.ones(2), True, False),
+        (torch.ones(2) > 0, True, False),
+        (np.ones(2) > 0, True, False),
+        (torch.tensor(True), True, True),
+        (torch.ones(2), None, False),
+        (torch.ones(2) + 1j, torch.ones(2), False),
     ],
 )
 def test_answers_are_compared_by_kind_and_to_rounding(answer, right, solved):
@@ -143,6 +155,95 @@ def test_a_wrong_answer_is_told_from_the_right_one():
     assert "expected 0.5, got 0.50001" in repr(close)
     tensors = grade_function(lambda: torch.zeros(2, 3), lambda: torch.ones(2, 3), {"a": ()})
     assert "the shape is right; numbers differ, by up to 1" in repr(tensors)
+
+
+FOUR, SIX = torch.tensor([1.0, 2.0, 3.0, 4.0]), torch.arange(6.0)
+
+
+@pytest.mark.parametrize(
+    ("answer", "right", "words"),
+    [
+        (FOUR[:2], FOUR[:3], "the shape is (2,), expected (3,)"),
+        (FOUR + 1, FOUR[None], "the shape is (4,), expected (1, 4)"),
+        (FOUR, FOUR[None], "expected (1, 4); the numbers are right"),
+        (SIX.view(3, 2), SIX.view(2, 3), "expected (2, 3); the numbers are right"),
+        (SIX.view(2, 3).T, SIX.view(2, 3), "the shape is (3, 2), expected (2, 3)"),
+        (FOUR + 1, FOUR, "expected [1.0, 2.0, 3.0, 4.0], got [2.0, 3.0, 4.0, 5.0]"),
+        (SIX / SIX, SIX, "the shape is right; NaN: 1 of 6 numbers"),
+        (SIX + 1j, SIX, "the shape is right; the numbers are complex and should be real"),
+        ((SIX / 4).long(), SIX, "numbers differ, by up to 4; their dtype is torch.int64"),
+        (SIX.tolist(), SIX, "expected a tensor of shape (6,), got a list of 6"),
+        (SIX.numpy(), SIX, "expected a tensor of shape (6,), got ndarray"),
+        (2.0, SIX, "expected a tensor of shape (6,), got 2.0"),
+        (FOUR[:2], 2.0, "expected 2, got a tensor of shape (2,)"),
+        ([2.0], 2.0, "expected 2, got a list of 1"),
+        ((2.0, 3.0), 2.0, "expected 2, got a tuple of 2"),
+        ([1, 2], (1, 2), "expected (1, 2), got a list of 2"),
+        ((1, torch.tensor(3.0)), (1, 2), "expected (1, 2), got (1, 3)"),
+        ((1, 2, 3), (1, 2), "expected (1, 2), got (1, 2, 3)"),
+        (torch.tensor([True, False]), True, "expected True, got a tensor of shape (2,)"),
+    ],
+)
+def test_kind_and_shape_are_told_before_values(answer, right, words):
+    """Catches raw numbers of a tensor whose shape is wrong, and a list that is printed out."""
+    grade = grade_function(lambda: answer, lambda: right, {"case": ()})
+    assert not grade.solved
+    line = " ".join(grade.text.splitlines()[1:-1])
+    assert " ".join(line.split()).removeprefix("FAILS case ").endswith(words), line
+
+
+def test_nothing_in_every_case_is_told_once():
+    """Catches a grade that prints "expected 6, got None" where a return is missing."""
+    grade = grade_function(lambda a, b: None, lambda a, b: a * b, CASES)
+    assert not grade.solved
+    assert grade.text.endswith(
+        "not solved yet\nNothing came back (None): is a `return` missing?"
+    )
+
+
+def test_nothing_in_one_case_is_told_with_the_others():
+    """Catches a function that returns on one of its ways only."""
+
+    def mine(a, b):
+        return a * b if a < 10 else None
+
+    grade = grade_function(mine, lambda a, b: a * b, CASES)
+    assert grade.reports.failed == ["large"]
+    assert "is a `return` missing on one of the ways?" in " ".join(grade.text.split())
+    right = grade_function(mine, lambda a, b: a * b if a < 10 else None, CASES)
+    assert right.solved and "return" not in right.text
+    wrong = grade_function(mine, lambda a, b: None, CASES)
+    assert not wrong.solved and "return" not in wrong.text
+
+
+def test_a_layer_that_returns_nothing_is_told_once():
+    class Mine(attnlib.MultiHeadAttention):
+        def forward(self, x, *arguments, **options):
+            super().forward(x, *arguments, **options)
+
+    grade = grade_layer(Mine, attnlib.MultiHeadAttention, 22, 6, head_dim=4)
+    assert grade.text == (
+        "Mine: not solved yet\nNothing came back (None): is a `return` missing?"
+    )
+
+
+def test_arguments_that_are_written_into_change_no_other_case():
+    """Catches a right answer, or a hint, that comes from arguments the code has changed."""
+    x = torch.ones(3)
+
+    def doubled_in_place(x):
+        x *= 2
+        return x + 1
+
+    grade = grade_function(
+        doubled_in_place,
+        lambda x: x + 1,
+        {"once": (x,), "again": (x,)},
+        look_alikes={"doubled.": lambda x: 2 * x + 1},
+    )
+    assert grade.reports.failed == ["once", "again"]
+    assert grade.text.endswith("a known mistake: doubled.")
+    assert torch.equal(x, torch.ones(3))
 
 
 def test_a_bug_of_the_museum_is_recognised():
@@ -211,4 +312,4 @@ def test_weights_of_another_shape_are_named():
         return out, weights.unflatten(1, (3, 2))
 
     text = " ".join(repr(grade_attention(folded, n_kv_heads=3)).split())
-    assert "expected weights of shape (2, 6, 3, 3), got (2, 3, 2, 3, 3)" in text
+    assert "Weights of shape (2, 3, 2, 3, 3), expected (2, 6, 3, 3)" in text

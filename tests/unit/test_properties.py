@@ -214,7 +214,9 @@ def test_an_error_is_a_failure_and_not_raised():
 @pytest.mark.parametrize(
     ("result", "words"),
     [
-        (None, "returned NoneType"),
+        (None, "nothing came back (None)"),
+        (3.0, "expected a tensor, got 3.0"),
+        (nn.Identity(), "expected a tensor, got Identity"),
         (torch.zeros(5, 7, 3), "shape (5, 7, 3), expected (5, 7, 22)"),
     ],
 )
