@@ -12,7 +12,6 @@ are pooled. "added" has positions added to its input, as in Vaswani et al. 2017,
 
 from __future__ import annotations
 
-import argparse
 import copy
 import json
 import time
@@ -29,7 +28,7 @@ from attnlib.bench import provenance
 from attnlib.checks import check_heads, check_kv_heads, check_size
 from attnlib.conversions import mha_to_gqa, mha_to_mla
 from attnlib.gqa import GroupedQueryAttention
-from attnlib.labs import results
+from attnlib.labs import results, script
 from attnlib.labs.model import TinyLM, device_of
 from attnlib.labs.text import Text, load_text, windows
 from attnlib.labs.train import held_out_loss, train
@@ -765,29 +764,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: of the command line; ``None`` takes the program's own.
     """
-    parser = argparse.ArgumentParser(
-        prog="python -m attnlib.labs.conversion", description=__doc__.splitlines()[0]
-    )
-    add = parser.add_argument
-    add("--json", type=Path, metavar="FILE", required=True, help="where to write, and go on")
-    add("--seeds", type=int, nargs="+", default=list(range(5)))
-    add("--device", default="cpu", help="such as cpu or cuda")
-    add("--threads", type=int, default=1, help="of the CPU")
-    add("--text", metavar="FOLDER", help="a standard library to read; default: Python's own")
-    for name, value in asdict(Settings()).items():
-        many = (
-            {"nargs": "+", "type": int} if isinstance(value, tuple) else {"type": type(value)}
-        )
-        add(f"--{name.replace('_', '-')}", default=value, help=f"{value}", **many)
-    given = vars(parser.parse_args(arguments))
-    torch.set_num_threads(check_size("threads", given["threads"]))
-    chosen = {name: given[name] for name in asdict(Settings())}
-    settings = Settings(
-        **{name: tuple(v) if isinstance(v, list) else v for name, v in chosen.items()}
-    )
+    options = script.parser("conversion", __doc__.splitlines()[0], Settings())
+    given, settings = script.parsed(options, Settings, arguments)
     found = experiment(
-        given["json"], given["seeds"], settings, load_text(given["text"]),
-        device=given["device"], say=lambda line: print(line, flush=True),
+        given.json, given.seeds, settings, load_text(given.folder),
+        device=given.device, say=lambda line: print(line, flush=True),
     )  # fmt: skip
     print(found.describe())
 

@@ -10,7 +10,6 @@ and how much the feed-forward parts do.
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -23,7 +22,7 @@ import torch
 from attnlib.bench import build_layer, provenance
 from attnlib.checks import check_kv_heads, check_size
 from attnlib.costs import Geometry, attention_params, kv_cache_bytes
-from attnlib.labs import results
+from attnlib.labs import results, script
 from attnlib.labs.model import TinyLM, n_params
 from attnlib.labs.text import Text, load_text
 from attnlib.labs.train import step_cost, train
@@ -415,24 +414,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: of the command line; ``None`` takes the program's own.
     """
-    parser = argparse.ArgumentParser(
-        prog="python -m attnlib.labs.quality", description=__doc__.splitlines()[0]
-    )
-    add = parser.add_argument
-    add("--json", type=Path, metavar="FILE", required=True, help="where to write, and go on")
-    add("--seeds", type=int, nargs="+", default=list(range(5)))
-    add("--configurations", nargs="+", default=CONFIGURATIONS, choices=CONFIGURATIONS)
-    add("--device", default="cpu", help="such as cpu or cuda")
-    add("--threads", type=int, default=1, help="of the CPU")
-    add("--folder", type=Path, help="of Python files to read; Python's own library if left out")
-    for name, value in asdict(Settings()).items():
-        add(f"--{name.replace('_', '-')}", type=type(value), default=value, help=f"{value}")
-    given = vars(parser.parse_args(arguments))
-    torch.set_num_threads(check_size("threads", given["threads"]))
-    settings = Settings(**{name: given[name] for name in asdict(Settings())})
+    options = script.parser("quality", __doc__.splitlines()[0], Settings())
+    options.add_argument(
+        "--configurations", nargs="+", metavar="NAME", default=CONFIGURATIONS,
+        choices=CONFIGURATIONS, help=f"all, or some of: {', '.join(map(repr, CONFIGURATIONS))}",
+    )  # fmt: skip
+    given, settings = script.parsed(options, Settings, arguments)
     found = experiment(
-        given["json"], given["seeds"], settings, load_text(given["folder"]),
-        names=given["configurations"], device=given["device"],
+        given.json, given.seeds, settings, load_text(given.folder),
+        names=given.configurations, device=given.device,
         say=lambda line: print(line, flush=True),
     )  # fmt: skip
     print(found.describe())

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 
 import attnlib
 from attnlib import Rope
+from attnlib.labs.text import Text
 
 # All different, so that swapped axes cannot cancel; H * D is not D_MODEL either.
 B, T, H, H_KV, D, D_MODEL = 5, 7, 6, 3, 4, 22
@@ -92,6 +93,27 @@ def unchanged(cache, before):
     length, capacity, stored = before
     same = all(torch.equal(a, b) for a, b in zip(buffers(cache), stored, strict=True))
     return cache.length == length and cache.capacity == capacity and same
+
+
+def short_text(n_train, n_held_out):
+    """Random bytes in place of the laboratories' long text."""
+    torch.manual_seed(0)
+    data = torch.randint(256, (n_train + n_held_out,), dtype=torch.uint8)
+    fingerprint = {"sha256": "0" * 64, "bytes": len(data), "files": 2, "held_out_files": 1,
+                   "python": "3"}  # fmt: skip
+    return Text(data[:n_train], data[n_train:], fingerprint)
+
+
+def check_steps(model, tokens=7):
+    """A small model answers in two parts, the second byte by byte, as in one pass."""
+    text = torch.randint(256, (3, tokens))
+    whole = model(text)
+    for split in range(1, tokens):
+        caches = model.new_caches(3, tokens)
+        parts = [model(text[:, :split], caches)]
+        parts += [model(text[:, i : i + 1], caches) for i in range(split, tokens)]
+        close(torch.cat(parts, dim=1), whole, 1e-9)
+        assert [cache.length for cache in caches] == [tokens] * len(model.blocks)
 
 
 def left_padding(pads, tokens):

@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from helpers import check_steps, short_text
 
 from attnlib.conversions import mha_to_gqa, mha_to_mla
 from attnlib.labs import conversion, results
@@ -28,7 +29,6 @@ from attnlib.labs.conversion import (
     run_one,
 )
 from attnlib.labs.stats import estimate
-from attnlib.labs.text import Text
 
 TINY = Settings(
     d_model=24, n_layers=2, n_heads=4, d_ff=40, rotary_steps=4, added_steps=6, batch_size=2,
@@ -41,21 +41,10 @@ WAYS = {"rotary": ("mean", "first", "random", "fresh"), "added": ("mean", "first
 @pytest.fixture
 def text(monkeypatch):
     """A short text in place of the long one."""
-    torch.manual_seed(0)
-    data = torch.randint(256, (1200,), dtype=torch.uint8)
-    short = Text(data[:500], data[500:], {"sha256": "0" * 64, "bytes": 1200, "files": 2,
-                                          "held_out_files": 1, "python": "3"})  # fmt: skip
+    short = short_text(500, 700)
     monkeypatch.setattr(conversion, "load_text", lambda folder: short)
     monkeypatch.setattr(conversion, "JUDGING_WINDOWS", 4)
     return short
-
-
-@pytest.fixture
-def one_thread():
-    """The script sets the number of threads; the tests behind it get theirs back."""
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 def quiet(line):
@@ -88,13 +77,7 @@ def test_added_positions_tell_the_order_of_earlier_bytes():
 @pytest.mark.parametrize("positions", POSITIONS)
 def test_prefill_and_decode_equal_one_pass(positions):
     """Catches positions that begin anew with each decode step."""
-    model, tokens = model_of(positions), torch.randint(256, (3, 7))
-    whole = model(tokens)
-    for split in range(1, 7):
-        caches = model.new_caches(3, 7)
-        parts = [model(tokens[:, :split], caches)]
-        parts += [model(tokens[:, i : i + 1], caches) for i in range(split, 7)]
-        torch.testing.assert_close(torch.cat(parts, dim=1), whole, rtol=1e-9, atol=1e-9)
+    check_steps(model_of(positions))
 
 
 def test_bytes_behind_the_last_position_are_refused():

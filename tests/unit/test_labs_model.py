@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers import D_MODEL, VARIANTS
+from helpers import D_MODEL, VARIANTS, check_steps
 
 from attnlib.labs.model import TinyLM, device_of, n_params
 
@@ -31,14 +31,7 @@ def test_no_later_byte_changes_an_earlier_prediction(name):
 @EVERY
 def test_prefill_and_decode_equal_one_pass(name):
     """Catches a cache that is shared between layers, and positions that begin anew."""
-    model, tokens = make(name), torch.randint(256, (3, 7))
-    whole = model(tokens)
-    for split in range(1, 7):
-        caches = model.new_caches(3, 7)
-        parts = [model(tokens[:, :split], caches)]
-        parts += [model(tokens[:, i : i + 1], caches) for i in range(split, 7)]
-        torch.testing.assert_close(torch.cat(parts, dim=1), whole, rtol=1e-9, atol=1e-9)
-        assert [cache.length for cache in caches] == [7] * LAYERS
+    check_steps(make(name))
 
 
 @EVERY

@@ -6,6 +6,7 @@ from dataclasses import asdict
 
 import pytest
 import torch
+from helpers import short_text
 
 from attnlib.costs import attention_params
 from attnlib.labs import quality, results
@@ -21,7 +22,6 @@ from attnlib.labs.quality import (
     parse,
     sizes,
 )
-from attnlib.labs.text import Text
 
 TINY = Settings(
     d_model=24, n_layers=1, n_heads=4, n_kv_heads=2, head_dim=4, d_ff=40, steps=4, looks=2,
@@ -34,10 +34,7 @@ OPTIONS = [f"--{k.replace('_', '-')}={v}" for k, v in asdict(TINY).items()]
 @pytest.fixture
 def text(monkeypatch):
     """A short text in place of the long one."""
-    torch.manual_seed(0)
-    data = torch.randint(256, (600,), dtype=torch.uint8)
-    short = Text(data[:400], data[400:], {"sha256": "0" * 64, "bytes": 600, "files": 2,
-                                          "held_out_files": 1, "python": "3"})  # fmt: skip
+    short = short_text(400, 200)
     monkeypatch.setattr(quality, "load_text", lambda folder: short)
     return short
 
@@ -51,14 +48,6 @@ def test_a_gpu_trains_the_same_model(text, name):
     for (_, mine), (_, other) in zip(here.losses, there.losses, strict=True):
         assert other == pytest.approx(mine, abs=1e-3)
     assert there.cpu_seconds > 0 and there.peak_bytes > 0
-
-
-@pytest.fixture
-def one_thread():
-    """The script sets the number of threads; the tests behind it get theirs back."""
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("settings", [Settings(), TINY, LARGE])
