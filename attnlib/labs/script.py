@@ -6,13 +6,10 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 
 from attnlib.checks import check_size
-
-Settings = TypeVar("Settings")
 
 
 def parser(name: str, description: str, settings: object) -> argparse.ArgumentParser:
@@ -57,8 +54,8 @@ def option(field: str) -> str:
 
 
 def parsed(
-    made: argparse.ArgumentParser, kind: type[Settings], arguments: Sequence[str] | None
-) -> tuple[argparse.Namespace, Settings]:
+    made: argparse.ArgumentParser, kind: type, arguments: Sequence[str] | None
+) -> tuple[argparse.Namespace, object]:
     """Read a command line, and give the CPU its threads.
 
     Args:
