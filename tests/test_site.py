@@ -191,6 +191,40 @@ def test_scripts_that_wait_run_in_the_end(chromium, address):
     page.close()
 
 
+SHIFTS = """window.shifted = 0;
+new PerformanceObserver((list) => {
+  for (const entry of list.getEntries()) window.shifted += entry.value;
+}).observe({ type: "layout-shift", buffered: true });"""
+
+
+def formulas(chromium, url: str, fail: bool = False) -> tuple[float, list[str]]:
+    """Return how far lines moved on a phone till formulas were set, and raw TeX's sizes."""
+    page = chromium.new_page(viewport={"width": 412, "height": 823})
+    page.add_init_script(SHIFTS)
+    if fail:
+        page.route("**/tex-chtml.js*", lambda route: route.abort())
+    page.goto(url, wait_until="load")
+    page.wait_for_selector("html.formulas-set", state="attached", timeout=20_000)
+    sizes = """() => [...document.querySelectorAll("article span.math")]
+      .filter((math) => !math.querySelector("mjx-container"))
+      .map((math) => getComputedStyle(math).fontSize)"""
+    found = page.evaluate("() => window.shifted"), page.evaluate(sizes)
+    page.close()
+    return found
+
+
+def test_formulas_come_without_breaking_lines_anew(chromium, address):
+    moved, raw = formulas(chromium, address + "chapters/02-scaling.html")
+    assert moved < 0.1  # a good page, by Web Vitals
+    assert raw == []
+
+
+def test_tex_is_readable_where_no_formula_can_be_set(chromium, address):
+    _, raw = formulas(chromium, address + "chapters/02-scaling.html", fail=True)
+    assert raw
+    assert min(float(size.removesuffix("px")) for size in raw) >= 12
+
+
 LEARNING = [name for name in PAGES if 'class="option"' in (SITE / name).read_text("utf-8")]
 
 

@@ -33,8 +33,9 @@ NAME = "attention-one-variant-at-a-time"
 ZIP_LINK = re.compile(r'\s*<a[^>]* href="[^"]*\.zip"[^>]*>.*?</a>', re.DOTALL)
 ONLY_ON_SCREEN = ("api",)  # a reference to look things up in; the PDF leaves it out
 SCALE = 0.8
-# In pixels: the width that text has on paper at that scale.
-SHEET = {"width": 803, "height": 1200}
+SIDE = 20  # mm of margin at the left and at the right
+# In pixels, 96 to an inch: the width that text has on A4 at that scale.
+SHEET = {"width": round((210 - 2 * SIDE) / 25.4 * 96 / SCALE), "height": 1200}
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the same zip from the same pages
 
 JOIN = Path(__file__).with_name("downloads.js").read_text(encoding="utf-8")
@@ -84,7 +85,7 @@ def on_paper(page: Page, target: Path) -> None:
     page.pdf(
         path=target,
         format="A4",
-        margin={"top": "18mm", "bottom": "20mm", "left": "20mm", "right": "20mm"},
+        margin={"top": "18mm", "bottom": "20mm", "left": f"{SIDE}mm", "right": f"{SIDE}mm"},
         display_header_footer=True,
         header_template="<span></span>",
         footer_template=FOOT,
