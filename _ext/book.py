@@ -49,7 +49,7 @@ LOST = """\
 <ul>
 <li><a href="{path}intro.html">The front page</a> lists all chapters.</li>
 <li><a href="{path}search.html">The search</a> looks through all pages.</li>
-<li><a href="{path}glossary.html">The glossary</a> leads from a word to its section.</li>
+<li><a href="{path}appendix/glossary.html">The glossary</a> leads from a word to its section.</li>
 </ul>
 """
 

@@ -32,13 +32,13 @@ from attnlib.costs import (
     kv_cache_bytes,
     prefill_flops,
 )
-from attnlib.gqa import GroupedQueryAttention
 from attnlib.masks import causal_mask
-from attnlib.mha import MultiHeadAttention
-from attnlib.mla import MultiHeadLatentAttention
 from attnlib.models import MODELS
-from attnlib.mqa import MultiQueryAttention
 from attnlib.rope import DynamicNtkScaling, NtkScaling, Rope, apply_rope, rope_angles
+from attnlib.variants.gqa import GroupedQueryAttention
+from attnlib.variants.mha import MultiHeadAttention
+from attnlib.variants.mla import MultiHeadLatentAttention
+from attnlib.variants.mqa import MultiQueryAttention
 
 __version__ = "0.1.0"
 

@@ -139,7 +139,7 @@ def heatmap_page() -> str:
     import torch
 
     from attnlib import causal_mask
-    from attnlib.widgets import AttentionHeatmap
+    from attnlib.book.widgets import AttentionHeatmap
 
     generator = torch.Generator().manual_seed(0)
     mask = causal_mask(torch.arange(64), torch.arange(64))

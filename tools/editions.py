@@ -326,7 +326,7 @@ def code_of(token: Token) -> tuple[str, str]:
 def as_html(cell: NotebookNode, reader: MarkdownIt) -> str:
     """Return a cell as HTML."""
     if cell.cell_type == "markdown":
-        source = re.sub(r"\]\((\d\d-[\w-]+)\.ipynb", r"](\1.html", COMMENT.sub("", cell.source))
+        source = re.sub(r"\]\(([\w-]+)\.ipynb", r"](\1.html", COMMENT.sub("", cell.source))
         return reader.render(source)
     folded = "hide-input" in cell.metadata.get("tags", [])
     found = [] if folded else [coloured(cell.source)]
@@ -418,7 +418,7 @@ def build(paths: list[Path], folder: Path = BUILD, *, keep_outputs: bool = False
     for name in ("student", "instructor", "slides"):
         (folder / name).mkdir(parents=True)
     copy_scripts(folder / "slides")
-    page = (ROOT / "instructors.md").read_text(encoding="utf-8")
+    page = (ROOT / "appendix" / "instructors.md").read_text(encoding="utf-8")
     (folder / "inventory.md").write_text(inventory(page), encoding="utf-8", newline="\n")
     for path in paths:
         chapter = nbformat.read(path, as_version=4)

@@ -343,7 +343,10 @@ def excerpt(block: Block, place: int) -> str:
 
 def pages() -> list[Path]:
     """Return the pages whose numbers are held."""
-    prose = ("intro.md", "instructors.md", "names.md", "notation.md")
+    prose = (
+        "intro.md",
+        *(f"appendix/{page}.md" for page in ("instructors", "names", "notation")),
+    )
     return [*(ROOT / name for name in prose), *sorted((ROOT / "chapters").glob("*.ipynb"))]
 
 

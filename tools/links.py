@@ -22,7 +22,7 @@ from tempfile import TemporaryDirectory
 
 import nbformat
 
-from attnlib.bugs import BUGS
+from attnlib.book.museum import BUGS
 from attnlib.models import MODELS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -53,7 +53,7 @@ def found_in(text: str) -> set[str]:
 
 def texts() -> Iterator[tuple[str, str]]:
     """Yield all that may hold links, each with a name for where it stands."""
-    for path in sorted(ROOT.glob("*.md")):
+    for path in sorted([*ROOT.glob("*.md"), *ROOT.glob("appendix/*.md")]):
         yield path.name, path.read_text(encoding="utf-8")
     for path in sorted((ROOT / "chapters").glob("*.ipynb")):
         for cell in nbformat.read(path, as_version=4).cells:
@@ -68,7 +68,7 @@ def texts() -> Iterator[tuple[str, str]]:
     for model in MODELS.values():
         yield f"attnlib/models.json, {model.name}", "\n".join(model.links)
     for bug in BUGS.values():
-        yield f"attnlib/bugs.py, {bug.name}", "\n".join(bug.threads)
+        yield f"attnlib/book/museum/__init__.py, {bug.name}", "\n".join(bug.threads)
 
 
 def collect() -> dict[str, list[str]]:

@@ -25,7 +25,7 @@ import nbformat
 from nbformat import NotebookNode
 
 import attnlib
-from attnlib.source import listing_source
+from attnlib.book.listings import listing_source
 from notebooks import dumps, normalise
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -129,7 +129,7 @@ def main() -> int:
     mode.add_argument("--write", action="store_true", help="rewrite the tables")
     mode.add_argument("--check", action="store_true", help="only look")
     writing, status = parser.parse_args().write, 0
-    for path in (ROOT / "notation.md", ROOT / "names.md"):
+    for path in (ROOT / "appendix" / "notation.md", ROOT / "appendix" / "names.md"):
         stored = path.read_text(encoding="utf-8")
         wanted = page(stored)
         if writing:

@@ -156,7 +156,7 @@ def normal_outputs(outputs: list[NotebookNode], number: int | None) -> list[Note
 
 def todays_code(element: re.Match) -> str:
     """Return attnlib's own code for a style or script element of a widget's stored HTML."""
-    from attnlib.widgets import base  # only where a chapter has a widget
+    from attnlib.book.widgets import base  # only where a chapter has a widget
 
     make = {"style": base.style_element, "script": base.script_element}[element[1]]
     return make(element[2])

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from attnlib import plots
+from attnlib.book import plots
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = ROOT / "images"

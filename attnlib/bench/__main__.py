@@ -1,0 +1,5 @@
+"""The benchmark's command line: ``python -m attnlib.bench``."""
+
+from attnlib.bench import main
+
+main()

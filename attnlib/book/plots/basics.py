@@ -1,0 +1,113 @@
+"""Pictures of the first idea: soft look-up, masks, and training against inference."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+
+from attnlib.book.plots.heatmaps import draw_weights
+from attnlib.book.plots.look import GREY, PAPER, ROLES, arrow, blank, box, styled
+
+
+@styled
+def soft_lookup(query: str, tokens: Sequence[str], scores, weights) -> Figure:
+    """One query asks every key; the answers become weights, which mix the values.
+
+    Args:
+        query: the asking token.
+        tokens: the tokens that answer, S names.
+        scores: shape ``(S,)``, the query's score with each key.
+        weights: shape ``(S,)``, softmax of the scores.
+
+    Returns:
+        The figure.
+    """
+    S = len(tokens)
+    fig, ax = plt.subplots(figsize=(6.0, 0.55 * S + 0.95))
+    blank(ax, 12, S + 0.9)
+    middle = S / 2
+    headings = [
+        (0.95, "query"),
+        (3.7, "keys"),
+        (5.55, "score"),
+        (7.5, "weight"),
+        (9.5, "values"),
+    ]
+    for x, text in headings:
+        ax.text(x, S + 0.45, text, ha="center", fontsize=10, color=GREY)
+    ax.text(11.4, S + 0.45, "output", ha="center", fontsize=10, color=GREY)
+    box(ax, 0.2, middle - 0.4, 1.5, 0.8, ROLES["q"], query, size=11)
+    box(ax, 10.9, middle - 0.4, 1.0, 0.8, ROLES["out"], "mix", strength=0.12, size=11)
+    for i, token in enumerate(tokens):
+        y = S - 1 - i
+        box(ax, 2.9, y + 0.14, 1.6, 0.72, ROLES["k"], token, size=11)
+        arrow(ax, (1.7, middle), (2.9, y + 0.5), width=1.0)
+        ax.text(5.55, y + 0.5, f"{scores[i]:.2f}", ha="center", va="center", fontsize=11)
+        ax.text(6.95, y + 0.5, f"{weights[i]:.2f}", ha="right", va="center", fontsize=11)
+        ax.barh(y + 0.5, 1.5 * weights[i], left=7.05, height=0.42, color=ROLES["q"])
+        box(ax, 8.75, y + 0.14, 1.5, 0.72, ROLES["v"], f"v of {token}", size=9,
+            strength=0.08 + 0.6 * float(weights[i]))  # fmt: skip
+        arrow(
+            ax, (10.25, y + 0.5), (10.9, middle), ROLES["v"], width=0.6 + 3 * float(weights[i])
+        )
+    return fig
+
+
+@styled
+def mask_tables(masks, titles: Sequence[str]) -> Figure:
+    """Boolean masks side by side: filled = may attend.
+
+    Args:
+        masks: N boolean masks ``(T, S)``.
+        titles: one above each.
+
+    Returns:
+        The figure.
+    """
+    fig, axes = plt.subplots(1, len(titles), figsize=(6.0, 6.0 / len(titles) + 0.45))
+    for ax, mask, title in zip(np.atleast_1d(axes), masks, titles, strict=True):
+        mask = np.asarray(mask)
+        draw_weights(ax, np.where(mask, 0.75, 0), mask=mask, numbers=False)
+        T, S = mask.shape
+        ax.set(xticks=range(S), yticks=range(T))
+        ax.set_xticks(np.arange(S + 1) - 0.5, minor=True)
+        ax.set_yticks(np.arange(T + 1) - 0.5, minor=True)
+        ax.grid(which="minor", color=PAPER, linewidth=1.5)
+        ax.tick_params(which="minor", length=0)
+        ax.set_title(title, fontsize=10)
+    fig.supxlabel("key position", fontsize=11)
+    fig.supylabel("query position", fontsize=11)
+    return fig
+
+
+@styled
+def training_and_inference(weights, tokens: Sequence[str]) -> Figure:
+    """The same weights twice: all rows at once in training, one new row a step in inference.
+
+    Args:
+        weights: causal weights, shape ``(T, T)``.
+        tokens: T names.
+
+    Returns:
+        The figure.
+    """
+    weights = np.asarray(weights)
+    T = len(tokens)
+    fig, axes = plt.subplots(1, 2, figsize=(6.4, 3.9))
+    causal = np.tril(np.ones((T, T), bool))
+    draw_weights(axes[0], weights, tokens, mask=causal, numbers=False)
+    axes[0].set_xlabel("training: every row at once", labelpad=8)
+    draw_weights(axes[1], weights, tokens, mask=causal, numbers=False)
+    for row in range(T - 1):
+        veil = plt.Rectangle((-0.5, row - 0.5), T, 1, facecolor=PAPER, alpha=0.82, lw=0)
+        axes[1].add_patch(veil)
+    frame = plt.Rectangle((-0.5, T - 1.5), T, 1, fill=False, edgecolor=ROLES["q"], lw=2.4)
+    axes[1].add_patch(frame).set_clip_on(False)
+    axes[1].set_xlabel("inference: one new row a step", labelpad=8)
+    axes[0].set_ylabel("query: who asks")
+    for ax in axes:
+        ax.xaxis.set_label_position("bottom")
+    return fig

@@ -1,0 +1,123 @@
+"""Pictures of sharing: queries folded over one key head, and what fewer heads save."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+
+from attnlib.book.plots.look import (
+    BLUE,
+    GREEN,
+    GREY,
+    ROLES,
+    VARIANTS,
+    VERMILION,
+    blank,
+    box,
+    styled,
+)
+
+
+def variant_of(n_heads: int, n_kv_heads: int) -> str:
+    """The name of attention with so many heads: MHA, GQA or MQA.
+
+    Args:
+        n_heads: query heads, H.
+        n_kv_heads: key/value heads, H_kv.
+
+    Returns:
+        The name, a key of ``VARIANTS``.
+    """
+    return {n_heads: "MHA", 1: "MQA"}.get(n_kv_heads, "GQA")
+
+
+@styled
+def folded_queries(n_heads: int) -> Figure:
+    """One decode step of multi-query attention twice: keys repeated, and queries folded.
+
+    Args:
+        n_heads: query heads, H, that share one key head.
+
+    Returns:
+        The figure.
+    """
+    H = n_heads
+    fig, ax = plt.subplots(figsize=(6.2, 6.2 * (H + 1.9) / 11.4))
+    blank(ax, 11.4, H + 1.9)
+    ax.text(0.1, H + 1.35, "K repeated", fontsize=12, fontweight="bold")
+    ax.text(6.6, H + 1.35, "queries folded", fontsize=12, fontweight="bold")
+    for h in range(H):
+        y = H - h
+        box(ax, 0.1, y + 0.2, 1.5, 0.6, ROLES["q"], f"q{h}")
+        ax.text(1.85, y + 0.5, "×", ha="center", va="center", fontsize=13)
+        copy = {"linestyle": "-" if h == 0 else "--"}
+        box(ax, 2.1, y + 0.1, 2.7, 0.8, ROLES["k"], "K" if h == 0 else "copy of K", **copy)
+        box(ax, 6.6, y, 1.5, 1.0, ROLES["q"], f"q{h}")
+    ax.text(8.35, 1 + H / 2, "×", ha="center", va="center", fontsize=13)
+    box(ax, 8.6, 1 + H / 2 - 0.4, 2.7, 0.8, ROLES["k"], "K")
+    ax.text(0.1, 0.35, f"{H} products, K read {H} times", fontsize=10)
+    ax.text(6.6, 0.35, "1 product, K read once", fontsize=10)
+    return fig
+
+
+@styled
+def cache_over_kv_heads(n_heads: int, gib: Mapping[int, float]) -> Figure:
+    """The cache as a bar for each number of key/value heads, with its size beside it.
+
+    Args:
+        n_heads: query heads, H.
+        gib: number of key/value heads to the cache's size in GiB.
+
+    Returns:
+        The figure.
+    """
+    fig, ax = plt.subplots(figsize=(6.0, 0.42 * len(gib) + 0.9))
+    for row, (H_kv, size) in enumerate(gib.items()):
+        name = variant_of(n_heads, H_kv)
+        ax.barh(row, size, color=VARIANTS[name], height=0.66)
+        ax.text(size, row, f"  {size:g} GiB", va="center", fontsize=10)
+    names = [f"{variant_of(n_heads, H_kv)}, {H_kv}" for H_kv in gib]
+    ax.set_yticks(range(len(gib)), names)
+    ax.set(xlabel="cache of one sequence, GiB", ylabel="KV heads")
+    ax.set_xlim(0, 1.18 * max(gib.values()))
+    ax.tick_params(axis="y", length=0)
+    return fig
+
+
+# How a converted layer's heads began: colour, line and marker.
+WAYS = {"mean": (GREEN, "-", "s"), "first": (BLUE, "--", "o"), "random": (VERMILION, ":", "^")}
+
+
+@styled
+def recovery(losses: Mapping[str, Mapping[str, Sequence]], chance: float) -> Figure:
+    """The loss of converted models over further training: mean of the runs, band for all.
+
+    Args:
+        losses: title of a panel to its curves: ``"mean"``, ``"first"`` or ``"random"`` to the
+            losses of its runs, shape ``(runs, steps)``.
+        chance: the loss of guessing, drawn as a line.
+
+    Returns:
+        The figure.
+    """
+    fig, axes = plt.subplots(1, len(losses), figsize=(6.6, 3.6), sharey=True, squeeze=False)
+    top = max(np.max(runs) for curves in losses.values() for runs in curves.values())
+    for ax, (title, curves) in zip(axes[0], losses.items(), strict=True):
+        for way, runs in curves.items():
+            runs, (color, line, marker) = np.asarray(runs), WAYS[way]
+            steps = np.arange(runs.shape[1])
+            ax.fill_between(steps, runs.min(0), runs.max(0), color=color, alpha=0.18, lw=0)
+            ax.plot(steps, runs.mean(0), color=color, linestyle=line, label=way,
+                    marker=marker, markevery=10)  # fmt: skip
+        ax.axhline(chance, color=GREY, linewidth=1)
+        ax.set_title(title, fontsize=11)
+        ax.set(xlabel="steps of training", ylim=(0, 1.05 * top))
+        ax.grid(True, axis="y")
+    note = {"xytext": (-2, 3), "textcoords": "offset points", "ha": "right", "fontsize": 9}
+    axes[0, 0].annotate("guessing", (1, chance), xycoords=("axes fraction", "data"), **note)
+    axes[0, 0].set_ylabel("loss")
+    axes[0, -1].legend(loc="lower left", fontsize=9)
+    return fig

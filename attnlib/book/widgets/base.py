@@ -1,0 +1,200 @@
+"""What all widgets share: one module of JavaScript, two ways to carry it to a reader.
+
+A live kernel's front end shows a widget through ``anywidget``, and its traits sync both ways. A
+page without a kernel shows the stored HTML: the same JavaScript inline, the data beside it, and
+a table that says the same where no script runs.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import sys
+from array import array
+from collections.abc import Callable, Iterable
+from functools import cache
+from importlib.resources import files
+
+import anywidget
+import traitlets
+
+SHARED = "base"  # base.js and base.css come first in every widget
+JSON_OF = 'type="application/json"'
+
+
+@cache
+def source(name: str, suffix: str) -> str:
+    """Return the code of a widget with what all widgets share in front of it.
+
+    Args:
+        name: of the widget's file, without suffix.
+        suffix: ``js`` or ``css``; a widget without style of its own has the shared one.
+
+    Returns:
+        The text of both files.
+    """
+    folder = files("attnlib.book.widgets")
+    parts = [folder / f"{part}.{suffix}" for part in (SHARED, name)]
+    return "\n".join(part.read_text(encoding="utf-8") for part in parts if part.is_file())
+
+
+def module(name: str) -> str:
+    """Return a widget's ES module, as anywidget wants it."""
+    return f"{source(name, 'js')}\nexport default {{ render }};\n"
+
+
+def script(name: str) -> str:
+    """Return the same code as a script that draws the widget it stands in, at once."""
+    return f"(() => {{\n{source(name, 'js')}\nmount(render, document.currentScript);\n}})();"
+
+
+def style_element(name: str) -> str:
+    """Return the style sheet of a widget as an element of a page."""
+    return f'<style data-attnlib="{name}">\n{source(name, "css")}</style>'
+
+
+def script_element(name: str) -> str:
+    """Return the script of a widget as an element of a page."""
+    return f'<script data-attnlib="{name}">\n{script(name)}\n</script>'
+
+
+def pack(values: Iterable[float]) -> str:
+    """Pack numbers from 0 to 1 in two bytes each, for ``unpack`` here and in base.js.
+
+    Args:
+        values: numbers in 0 to 1.
+
+    Returns:
+        ``u16:`` and, in base64, the numbers in steps of 1/65535, little-endian.
+    """
+    numbers = array("H", (round(65535 * value) for value in values))
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return "u16:" + base64.b64encode(numbers.tobytes()).decode("ascii")
+
+
+def unpack(text: str) -> list[float]:
+    """Return the numbers that :func:`pack` packed.
+
+    Args:
+        text: from :func:`pack`.
+
+    Returns:
+        Numbers in 0 to 1.
+    """
+    numbers = array("H", base64.b64decode(text.removeprefix("u16:")))
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return [number / 65535 for number in numbers]
+
+
+def table(head: Iterable[object], rows: Iterable[Iterable[object]], caption: str = "") -> str:
+    """Return an HTML table whose first column names its rows.
+
+    Args:
+        head: the column heads.
+        rows: the cells, row by row.
+        caption: what the table shows.
+
+    Returns:
+        HTML; all text is escaped.
+    """
+    top = "".join(
+        f'<th scope="col">{html.escape(str(cell))}</th>' if cell else "<td></td>"
+        for cell in head
+    )
+    body = ""
+    for name, *cells in rows:
+        body += f'<tr><th scope="row">{html.escape(str(name))}</th>'
+        body += "".join(f"<td>{html.escape(str(cell))}</td>" for cell in cells) + "</tr>\n"
+    said = f"<caption>{html.escape(caption)}</caption>\n" if caption else ""
+    return f"<table>\n{said}<thead><tr>{top}</tr></thead>\n<tbody>\n{body}</tbody>\n</table>"
+
+
+class StateError(ValueError, traitlets.TraitError):
+    """A state that a widget cannot show; being a TraitError, it restores the old one."""
+
+
+def one_of(name: str, allowed: Callable[[Widget], Iterable[object]]):
+    """Return a traitlets validator that admits what a list of the widget's data names.
+
+    Args:
+        name: the trait.
+        allowed: gives the admitted values, from the widget.
+
+    Returns:
+        A validator to assign in the class of the widget.
+    """
+
+    @traitlets.validate(name)
+    def validator(self, proposal):
+        values = list(allowed(self))
+        if proposal["value"] not in values:
+            shown = ", ".join(map(repr, values[:12])) + (", ..." if len(values) > 12 else "")
+            raise StateError(f"{name} must be one of {shown}, got {proposal['value']!r}")
+        return proposal["value"]
+
+    return validator
+
+
+class Widget(anywidget.AnyWidget):
+    """A figure that answers, with a kernel and without one.
+
+    A subclass names its JavaScript with ``class Heatmap(Widget, file="heatmap")``, computes
+    ``data`` in its constructor, declares each thing that a reader can set as a trait tagged
+    ``sync=True, state=True``, and says in :meth:`fallback` what a page without scripts shows.
+
+    Attributes:
+        data: what the page draws from; JSON, computed in Python.
+        label: the figure's title.
+    """
+
+    data = traitlets.Dict().tag(sync=True)
+    label = traitlets.Unicode().tag(sync=True)
+    file = SHARED
+    anchor = ""  # the element's id, where an address leads to the widget
+
+    def __init_subclass__(cls, *, file: str = "", **options):
+        """Put the widget's module together; traitlets' own subclasses keep their parent's."""
+        if file:
+            cls.file, cls._esm, cls._css = file, module(file), source(file, "css")
+        super().__init_subclass__(**options)
+
+    def __repr__(self) -> str:
+        """Return a text that is the same at every run."""
+        return f"{type(self).__name__}({self.label!r})"
+
+    def state(self) -> dict[str, object]:
+        """Return what the reader has set: the value of each trait tagged ``state``."""
+        return {name: getattr(self, name) for name in sorted(self.traits(state=True))}
+
+    def fallback(self) -> str:
+        """Return HTML that says the same where no script runs; each widget has its own."""
+        raise NotImplementedError(f"{type(self).__name__} must have a fallback of its own")
+
+    def html(self) -> str:
+        """Return the widget for a page without a kernel; equal widgets give equal text."""
+        values = {"data": self.data, "label": self.label, **self.state()}
+        text = json.dumps(values, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+        text = text.replace("<", "\\u003c")  # no "</script>" within
+        place = f' id="{self.anchor}"' if self.anchor else ""
+        return "\n".join(
+            (
+                f'<div class="attnlib-widget"{place} data-widget="{self.file}">',
+                style_element(self.file),
+                f'<div class="attnlib-fallback">\n<p>{html.escape(self.label)}</p>',
+                self.fallback(),
+                "</div>",
+                f"<script {JSON_OF}>{text}</script>",
+                script_element(self.file),
+                "</div>",
+            )
+        )
+
+    def _repr_mimebundle_(self, **kwargs) -> tuple[dict, dict]:
+        """Return both carriers; in Colab, which shows every one it gets, the live one alone."""
+        data, metadata = super()._repr_mimebundle_(**kwargs)
+        if "google.colab" not in sys.modules:
+            data["text/html"] = self.html()
+        return data, metadata

@@ -1,0 +1,376 @@
+"""The plane of models: published models as points, by what their caches take and ask for."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections import Counter
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import traitlets
+
+from attnlib.book.widgets.base import Widget, one_of
+from attnlib.costs import Geometry, attention_params, decode_cost, kv_cache_bytes
+from attnlib.models import PAGES, Model
+
+CONTEXTS = tuple(2**i for i in range(10, 18))  # tokens
+MAX_MODELS = 300  # more cannot be told apart on a page
+ALL = "all families"
+FORMS = {"absorbed": "latents, absorbed", "naive": "expanded keys and values"}
+MEASURES = {
+    "bytes": "cache of a token",
+    "intensity": "FLOPs a cache byte",
+    "longest": "cache at longest context",
+    "params": "attention parameters",
+    "year": "year",
+}
+MEANING = (
+    "Cache of a token: what all layers together keep in bfloat16 for one sequence of the"
+    " length chosen, divided by its tokens; a layer with a window keeps no more than that."
+    " FLOPs a cache byte: two for each multiply-add of the scores and the weighted sums, all"
+    " heads and layers, for each byte of that cache that one decode step reads. Projections and"
+    " softmax are not in it, and neither context nor batch changes it."
+)
+
+
+class Machine(NamedTuple):
+    """A processor, by the two rates whose quotient is its ridge point.
+
+    Attributes:
+        name: of the processor.
+        flops_per_second: its highest rate of arithmetic.
+        bytes_per_second: its memory's rate.
+        source: where both rates are printed.
+    """
+
+    name: str
+    flops_per_second: float
+    bytes_per_second: float
+    source: str
+
+
+H100 = Machine("H100", 989e12, 3.35e12, "arXiv 2505.21487")
+
+
+class ModelPlane(Widget, file="plane"):
+    """Published models on one plane; a point says which models stand there, and their sizes.
+
+    Args:
+        models: by name, such as :data:`~attnlib.models.MODELS`. Encoders keep no cache and
+            are left out.
+        label: the figure's title.
+        x: what goes across at first: ``"bytes"``, ``"intensity"``, ``"longest"``, ``"params"``
+            or ``"year"``.
+        y: what goes up at first, another one of them.
+        context: tokens over which a token's share of the cache is taken at first.
+        model: the one under the cursor at first; ``None`` means the first.
+        machine: whose ridge point is drawn across the FLOPs a byte; ``None`` means nobody's.
+
+    Attributes:
+        x: what goes across; setting it to what goes up swaps the two.
+        y: what goes up.
+        context: tokens of the sequence whose cache is divided by them.
+        model: the model under the cursor.
+        show_mha: whether multi-head models are shown; ``show_gqa``, ``show_mqa`` and
+            ``show_mla`` likewise.
+        family: of the models shown, or ``"all families"``.
+        from_year: first year shown; it pushes ``to_year`` along.
+        to_year: last year shown; it pushes ``from_year`` along.
+        form: what MLA caches: ``"absorbed"``, its latents, or ``"naive"``, expanded keys and
+            values of all heads.
+        ridge: whether the machine's line is drawn.
+
+    Raises:
+        ValueError: if there are no models or too many, if one is no
+            :class:`attnlib.models.Model` or has no ``d_model``, if a rate of the machine is
+            not above 0, if ``x`` is ``y``, or if a first state is not among what can be chosen.
+    """
+
+    x = traitlets.Unicode().tag(sync=True, state=True)
+    y = traitlets.Unicode().tag(sync=True, state=True)
+    context = traitlets.Int().tag(sync=True, state=True)
+    model = traitlets.Unicode().tag(sync=True, state=True)
+    show_mha = traitlets.Bool(True).tag(sync=True, state=True)
+    show_gqa = traitlets.Bool(True).tag(sync=True, state=True)
+    show_mqa = traitlets.Bool(True).tag(sync=True, state=True)
+    show_mla = traitlets.Bool(True).tag(sync=True, state=True)
+    family = traitlets.Unicode(ALL).tag(sync=True, state=True)
+    from_year = traitlets.Int().tag(sync=True, state=True)
+    to_year = traitlets.Int().tag(sync=True, state=True)
+    form = traitlets.Unicode("absorbed").tag(sync=True, state=True)
+    ridge = traitlets.Bool(True).tag(sync=True, state=True)
+
+    _x = one_of("x", lambda self: MEASURES)
+    _y = one_of("y", lambda self: MEASURES)
+    _context = one_of("context", lambda self: CONTEXTS)
+    _model = one_of("model", lambda self: [model["name"] for model in self.data["models"]])
+    _family = one_of("family", lambda self: [ALL, *self.data["families"]])
+    _from_year = one_of("from_year", lambda self: self.data["years"])
+    _to_year = one_of("to_year", lambda self: self.data["years"])
+    _form = one_of("form", lambda self: FORMS)
+
+    def __init__(
+        self,
+        models: Mapping[str, Model],
+        *,
+        label: str = "Published models on one plane",
+        x: str = "bytes",
+        y: str = "intensity",
+        context: int = 8192,
+        model: str | None = None,
+        machine: Machine | None = H100,
+    ):
+        if x == y:
+            raise ValueError(f"x and y must differ, got {x!r} for both")
+        data = plane_data(models, machine)
+        super().__init__(data=data, label=label)
+        first = {"x": x, "y": y, "context": context}
+        first["model"] = data["models"][0]["name"] if model is None else model
+        first |= {"from_year": data["years"][0], "to_year": data["years"][-1]}
+        for name, value in first.items():
+            self.set_trait(name, value)
+
+    @traitlets.observe("x", "y")
+    def _swap(self, change) -> None:
+        """Give the other axis what this one had, if both want the same."""
+        if self.x == self.y:
+            self.set_trait("y" if change["name"] == "x" else "x", change["old"])
+
+    @traitlets.observe("from_year", "to_year")
+    def _push(self, change) -> None:
+        """Keep the first year at or before the last."""
+        if self.from_year > self.to_year:
+            other = "to_year" if change["name"] == "from_year" else "from_year"
+            self.set_trait(other, change["new"])
+
+    def fallback(self) -> str:
+        """Return all models in a table, with their sources."""
+        at = CONTEXTS.index(self.context)
+        head = ["model", "year", "variant", "sizes", "cache of a token, bytes"]
+        head += ["FLOPs a cache byte", "longest context", "cache there, bytes"]
+        head += ["attention parameters", "source"]
+        rows = []
+        for model in self.data["models"]:
+            cells = [
+                f"{model['year']}",
+                model["variant"],
+                model["sizes"],
+                f"{round(model['cache'][at] / self.context):,}",
+                f"{model['intensity']:g}",
+                f"{model['max_context']:,}" if model["max_context"] else "not published",
+                f"{model['longest']:,}" if model["longest"] else "",
+                f"{model['params']:,}",
+            ]
+            texts = "".join(f"<td>{html.escape(text)}</td>" for text in cells)
+            source = "".join(linked(*part) for part in model["source"])
+            name = html.escape(model["name"])
+            rows.append(f'<tr><th scope="row">{name}</th>{texts}<td>{source}</td></tr>\n')
+        top = "".join(f'<th scope="col">{text}</th>' for text in head)
+        machine = self.data["machine"]
+        parts = [
+            f"<table>\n<caption>{len(rows)} models, the cache over {self.context:,} tokens in"
+            f" bfloat16.</caption>\n<thead><tr>{top}</tr></thead>",
+            f"<tbody>\n{''.join(rows)}</tbody>\n</table>",
+            f"<p>{html.escape(MEANING)} {html.escape(self.data['left_out'])}</p>",
+        ]
+        if machine:
+            source = "".join(linked(*part) for part in machine["source"])
+            parts.append(f"<p>{html.escape(machine['text'])} Source: {source}</p>")
+        return "\n".join(parts)
+
+
+def plane_data(models: Mapping[str, Model], machine: Machine | None = H100) -> dict:
+    """Return what the page draws from: each model's numbers, counted by the cost model.
+
+    Args:
+        models: by name.
+        machine: whose ridge point is drawn, or ``None``.
+
+    Returns:
+        The widget's data.
+
+    Raises:
+        ValueError: if there are no models or too many, or one or the machine does not fit.
+    """
+    for name, model in models.items():
+        if not isinstance(model, Model):
+            raise ValueError(f"models must be attnlib.models.Model, got {model!r}: {name}")
+        if model.geometry.d_model is None:
+            raise ValueError(f"d_model of {name} must be known, got None")
+    decoders = {name: model for name, model in models.items() if model.kind != "encoder"}
+    if not 0 < len(decoders) <= MAX_MODELS:
+        raise ValueError(
+            f"models must hold 1 to {MAX_MODELS} models that decode, got {len(decoders)}"
+        )
+    entries = [entry(name, model) for name, model in decoders.items()]
+    years = {model["year"] for model in entries}
+    left_out = [name for name in models if name not in decoders]
+    kinds = "is an encoder: it keeps" if len(left_out) == 1 else "are encoders: they keep"
+    return {
+        "contexts": list(CONTEXTS),
+        "measures": MEASURES,
+        "forms": FORMS,
+        "meaning": MEANING,
+        "models": entries,
+        "families": several(decoders),
+        "all": ALL,
+        "years": list(range(min(years), max(years) + 1)),
+        "machine": ridge_of(machine),
+        "left_out": f"{' and '.join(left_out)} {kinds} no cache and cannot be shown."
+        * bool(left_out),
+    }
+
+
+def entry(name: str, model: Model) -> dict:
+    """Return the numbers of one model.
+
+    Args:
+        name: of the model.
+        model: its sizes and source.
+
+    Returns:
+        A dictionary for the page: ``cache`` has the bytes of all layers at each of
+        :data:`CONTEXTS`, ``longest`` those at the model's own longest context, ``naive`` the
+        same of MLA with expanded keys and values.
+    """
+    g = model.geometry
+    return {
+        "name": name,
+        "year": model.year,
+        "variant": g.variant,
+        "family": model.family,
+        "sizes": described(g),
+        "max_context": model.max_context,
+        "params": attention_params(g),
+        "note": model.note,
+        "source": parts_of(model.source),
+        "windowed": g.window is not None,
+        **cached(model, "absorbed"),
+        "naive": cached(model, "naive") if g.variant == "MLA" else None,
+    }
+
+
+def cached(model: Model, form: str) -> dict:
+    """Return what a model caches, and the FLOPs that a decode step does for each byte of it.
+
+    Args:
+        model: a published one.
+        form: of MLA, as in :func:`attnlib.costs.decode_cost`.
+
+    Returns:
+        ``cache``, ``longest`` and ``intensity``, as in :func:`entry`.
+    """
+    g, expanded = model.geometry, form == "naive"
+    costs = [decode_cost(g, S, form=form) for S in CONTEXTS]
+    longest = model.max_context and kv_cache_bytes(g, model.max_context, expanded=expanded)
+    return {
+        "cache": [cost.cache_bytes for cost in costs],
+        "longest": longest,
+        "intensity": round(costs[0].core_intensity, 2),
+    }
+
+
+def described(g: Geometry) -> str:
+    """Return a model's sizes in words.
+
+    Args:
+        g: its geometry.
+
+    Returns:
+        Such as ``32 layers; 32 query heads share 8 key/value heads of width 128``.
+    """
+    width = f"of width {g.head_dim}"
+    if g.v_head_dim != g.head_dim:
+        width += f" (values {g.v_head_dim})"
+    if g.variant == "MLA":
+        width = f"{g.n_heads} heads {width}; latent {g.kv_lora_rank}, rotary key"
+        heads = f"{width} {g.qk_rope_head_dim}"
+    elif g.variant == "MHA":
+        heads = f"{g.n_heads} heads {width}, each with a key and a value"
+    else:
+        plural = "s" * (g.n_kv_heads > 1)
+        heads = f"{g.n_heads} query heads share {g.n_kv_heads} key/value head{plural} {width}"
+    text = f"{g.n_layers} layers; {heads}"
+    if g.window is not None:
+        few = "every layer sees" if g.n_window_layers == g.n_layers else ""
+        text += f"; {few or f'{g.n_window_layers} layers see'} the last {g.window:,} tokens"
+    return text
+
+
+def several(models: Mapping[str, Model]) -> list[str]:
+    """Return the families of more than one model, in the order of the alphabet."""
+    counts = Counter(model.family for model in models.values())
+    return sorted((name for name in counts if counts[name] > 1), key=str.casefold)
+
+
+def parts_of(source: str) -> list[list]:
+    """Cut a source where it names a public page.
+
+    Args:
+        source: text that may hold addresses, or names of :data:`attnlib.models.PAGES`.
+
+    Returns:
+        ``[text, address]`` each; the address is ``None`` for plain text.
+    """
+    pages = [(r"(https?://[^\s<>\"]*[^\s<>\".,;:)\]])", r"\1"), *PAGES]
+    matches = [
+        (match, page) for pattern, page in pages for match in re.finditer(pattern, source)
+    ]
+    parts, end = [], 0
+    for match, page in sorted(matches, key=lambda found: found[0].start()):
+        if match.start() < end:
+            continue  # within what is linked already
+        parts += [[source[end : match.start()], None], [match[0], match.expand(page)]]
+        end = match.end()
+    return [part for part in [*parts, [source[end:], None]] if part[0]]
+
+
+def linked(text: str, address: str | None) -> str:
+    """Return a part of a source as HTML.
+
+    Args:
+        text: what is read.
+        address: where it leads, or ``None``.
+
+    Returns:
+        HTML, escaped.
+    """
+    if address is None:
+        return html.escape(text)
+    return f'<a href="{html.escape(address)}">{html.escape(text)}</a>'
+
+
+def ridge_of(machine: Machine | None) -> dict | None:
+    """Return the line of a machine.
+
+    Args:
+        machine: or ``None``.
+
+    Returns:
+        Its ``name``, the ``intensity`` from which arithmetic takes longer than reading, a
+        ``text`` and the parts of its ``source``; ``None`` for no machine.
+
+    Raises:
+        ValueError: if a rate is not above 0.
+    """
+    if machine is None:
+        return None
+    for name in ("flops_per_second", "bytes_per_second"):
+        if not getattr(machine, name) > 0:
+            raise ValueError(
+                f"{name} of the machine must be above 0, got {getattr(machine, name)!r}"
+            )
+    ridge = machine.flops_per_second / machine.bytes_per_second
+    rates = f"{machine.flops_per_second / 1e12:,.3g} TFLOPs"
+    rates += f" / {machine.bytes_per_second / 1e12:,.3g} TB a second"
+    return {
+        "name": machine.name,
+        "intensity": ridge,
+        "text": (
+            f"Ridge point of an {machine.name}: {rates} = {ridge:,.0f} FLOPs a byte. Below it,"
+            " reading the cache takes longer than the arithmetic on it; above it, the"
+            " arithmetic does."
+        ),
+        "source": parts_of(machine.source),
+    }

@@ -1,0 +1,159 @@
+"""Head sharing: which query head reads which key/value head, and what a token then caches."""
+
+from __future__ import annotations
+
+import torch
+import traitlets
+
+from attnlib.book.widgets.base import Widget, one_of, table
+from attnlib.cache import KVCache
+from attnlib.checks import check_kv_heads, check_size
+from attnlib.core import fused_attention
+
+MAX_HEADS = 64  # more cannot be told apart on a page
+MAX_TOKENS = 8  # of the cache that is drawn
+
+
+class HeadSharing(Widget, file="sharing"):
+    """Query heads wired to the key/value heads they read, from MHA over GQA to MQA.
+
+    Args:
+        n_heads: query heads, H, from 2 to 64.
+        head_dim: width of one head, D.
+        n_kv_heads: key/value heads at first, H_kv; divides ``n_heads``.
+        dtype: of the cached numbers.
+        tokens: how many tokens of the cache are drawn, from 1 to 8.
+        n_layers: layers of the model; with more than one, their bytes are added up as well.
+        label: the figure's title.
+        head: the query head chosen at first.
+
+    Attributes:
+        n_kv_heads: key/value heads, a divisor of ``n_heads``.
+        head: the query head chosen.
+
+    Raises:
+        ValueError: if a number is not a whole one within its limits, if ``n_kv_heads`` does not
+            divide ``n_heads``, or if ``dtype`` is none of torch's.
+    """
+
+    n_kv_heads = traitlets.Int().tag(sync=True, state=True)
+    head = traitlets.Int().tag(sync=True, state=True)
+
+    _n_kv_heads = one_of("n_kv_heads", lambda self: [o["kv"] for o in self.data["options"]])
+    _head = one_of("head", lambda self: range(self.data["heads"]))
+
+    def __init__(
+        self,
+        n_heads: int = 8,
+        head_dim: int = 128,
+        *,
+        n_kv_heads: int = 1,
+        dtype: torch.dtype = torch.bfloat16,
+        tokens: int = 4,
+        n_layers: int = 1,
+        label: str = "Query heads that share keys and values",
+        head: int = 0,
+    ):
+        for name, value, least, most in (
+            ("n_heads", n_heads, 2, MAX_HEADS),
+            ("tokens", tokens, 1, MAX_TOKENS),
+        ):
+            if check_size(name, value, least=least) > most:
+                raise ValueError(f"{name} must be at most {most} to be drawn, got {value}")
+        check_size("head_dim", head_dim)
+        check_size("n_layers", n_layers)
+        if not isinstance(dtype, torch.dtype):
+            raise ValueError(
+                f"dtype must be one of torch's, such as torch.bfloat16, got {dtype!r}"
+            )
+        check_kv_heads(n_heads, n_kv_heads)
+        divisors = [kv for kv in range(n_heads, 0, -1) if n_heads % kv == 0]
+        data = {
+            "heads": n_heads,
+            "head_dim": head_dim,
+            "dtype": str(dtype).removeprefix("torch."),
+            "itemsize": dtype.itemsize,
+            "tokens": tokens,
+            "layers": n_layers,
+            "options": [sharing(n_heads, kv, head_dim, dtype, n_layers) for kv in divisors],
+        }
+        super().__init__(data=data, label=label)
+        self.set_trait("n_kv_heads", n_kv_heads)
+        self.set_trait("head", head)
+
+    def fallback(self) -> str:
+        """Return all numbers of key/value heads as a table."""
+        several = self.data["layers"] > 1
+        head = ["variant", "key/value heads", "G, query heads that share each", "who shares"]
+        head += ["bytes a token, one layer", "compared with MHA"]
+        head[5:5] = [f"bytes a token, {self.data['layers']} layers"] * several
+        rows = [
+            [
+                option["name"],
+                option["kv"],
+                option["G"],
+                who_shares(option["reads"]),
+                f"{option['bytes']:,}",
+                *[f"{option['total']:,}"] * several,
+                option["ratio"],
+            ]
+            for option in self.data["options"]
+        ]
+        caption = (
+            f"{self.data['heads']} query heads of width {self.data['head_dim']},"
+            f" cached in {self.data['dtype']}."
+        )
+        return table(head, rows, caption)
+
+
+def sharing(n_heads: int, n_kv_heads: int, head_dim: int, dtype, n_layers: int) -> dict:
+    """Return what one number of key/value heads means, from attnlib's own cache and core.
+
+    Args:
+        n_heads: query heads, H.
+        n_kv_heads: key/value heads, H_kv.
+        head_dim: width of one head, D.
+        dtype: of the cached numbers.
+        n_layers: layers of the model.
+
+    Returns:
+        ``name`` of the variant, ``kv`` (H_kv), group size ``G``, ``reads`` (the key/value head
+        of each query head), ``bytes`` of a token in one layer, ``total`` in all layers, and
+        ``ratio`` to multi-head attention.
+    """
+
+    def nbytes(kv: int) -> int:
+        return KVCache(1, kv, 1, head_dim, dtype=dtype, device="meta").nbytes
+
+    # Each value head holds its own number, so the output of a query head says which it read.
+    v = torch.arange(n_kv_heads, dtype=torch.float64).view(1, n_kv_heads, 1, 1)
+    q = torch.zeros(1, n_heads, 1, 1, dtype=torch.float64)
+    reads = fused_attention(q, torch.zeros_like(v), v)  # (1, H, 1, 1)
+    per_token, mha = nbytes(n_kv_heads), nbytes(n_heads)
+    return {
+        "name": {n_heads: "MHA", 1: "MQA"}.get(n_kv_heads, "GQA"),
+        "kv": n_kv_heads,
+        "G": n_heads // n_kv_heads,
+        "reads": [round(j) for j in reads.flatten().tolist()],
+        "bytes": per_token,
+        "total": per_token * n_layers,
+        "ratio": "the same" if per_token == mha else f"1/{mha // per_token}",
+    }
+
+
+def who_shares(reads: list[int]) -> str:
+    """Return in words which query heads share a key/value head.
+
+    Args:
+        reads: the key/value head of each query head.
+
+    Returns:
+        Such as ``0 to 3, 4 to 7``; long lists lose their middle.
+    """
+    groups = [[h for h, j in enumerate(reads) if j == kv] for kv in range(max(reads) + 1)]
+    if len(groups) == 1:
+        return "all"
+    if len(groups) == len(reads):
+        return "none"
+    words = [f"{g[0]} to {g[-1]}" if len(g) > 2 else f"{g[0]} and {g[1]}" for g in groups]
+    return ", ".join(words if len(words) <= 4 else [*words[:2], "...", words[-1]])
