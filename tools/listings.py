@@ -1,7 +1,7 @@
 """Write the listing cells of the chapters from the library, or check them against it.
 
-    python tools/listings.py --write   rewrite every listing cell
-    python tools/listings.py --check   show what differs, exit 1 if anything does
+    python -m tools listings           rewrite every listing cell
+    python -m tools listings --check   show what differs, exit 1 if anything does
 
 A listing cell is a code cell whose metadata names what it shows::
 
@@ -14,22 +14,18 @@ object's own source with each docstring cut to its summary line.
 
 from __future__ import annotations
 
-import argparse
 import difflib
 import importlib
 import inspect
 import sys
-from pathlib import Path
 
 import nbformat
 from nbformat import NotebookNode
 
 import attnlib
 from attnlib.book.listings import listing_source
-from notebooks import dumps, normalise
-
-ROOT = Path(__file__).resolve().parent.parent
-CHAPTERS = ROOT / "chapters"
+from tools import CHAPTERS, arguments
+from tools.canonical import dumps, normalise
 
 MAX_LINES = 40
 MAX_COLUMNS = 96
@@ -161,16 +157,12 @@ def run(*, write: bool) -> list[str]:
     return errors
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str]) -> int:
     """Run the tool; return its exit status."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    mode = parser.add_mutually_exclusive_group(required=True)
-    mode.add_argument("--write", action="store_true", help="rewrite the listing cells")
-    mode.add_argument("--check", action="store_true", help="only show what differs")
+    parser = arguments.parser(__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing")
     options = parser.parse_args(argv)
-    errors = run(write=options.write)
+    errors = run(write=not options.check)
     for error in errors:
         print(error, file=sys.stderr)
     if errors:
@@ -181,7 +173,3 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     print("listings agree with attnlib")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

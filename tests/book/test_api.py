@@ -15,8 +15,8 @@ import yaml
 
 import attnlib
 import docstrings
-import notebooks
 from attnlib.book import widgets
+from tools import CHAPTERS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -82,7 +82,7 @@ def shown_beside(chapter: str) -> set[str]:
 
 def test_what_chapters_list_stands_in_a_table():
     """Catches a listing that a reader finds on no page of the API from its chapter's name."""
-    paths = sorted(notebooks.CHAPTERS.glob("*.ipynb"))
+    paths = sorted(CHAPTERS.glob("*.ipynb"))
     missing = {path.stem: listed(path) - shown_beside(path.name) for path in paths}
     assert sum(len(listed(path)) for path in paths) > 40
     assert {stem: names for stem, names in missing.items() if names} == {}
@@ -95,7 +95,7 @@ def test_every_widget_stands_beside_its_chapters():
         re.findall(r"^\| \{py:obj\}`(\w+) <attnlib\.widgets\.\1>` \| (.+) \|$", text, re.M)
     )
     used = {name: [] for name in widgets.__all__ if name != "Widget"}
-    for path in sorted(notebooks.CHAPTERS.glob("*.ipynb")):
+    for path in sorted(CHAPTERS.glob("*.ipynb")):
         code = [
             c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"
         ]

@@ -10,9 +10,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-import editions
-from folded import DETAILS, details
-from notebooks import CHAPTERS, ROOT
+from tools import CHAPTERS, ROOT, editions
+from tools.details import DETAILS, details
 
 PAGE = (ROOT / "appendix" / "instructors.md").read_text(encoding="utf-8")
 PATHS = sorted(CHAPTERS.glob("*.ipynb"))

@@ -16,8 +16,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from PIL import Image
 
 import attnlib
-import listings
-import notebooks
+from tools import canonical, listings
 
 ROOT = Path(__file__).resolve().parents[2]
 CHAPTERS = sorted((ROOT / "chapters").glob("*.ipynb"))
@@ -96,7 +95,7 @@ def good_notebook() -> NotebookNode:
     error = new_output("error", ename="ValueError", evalue="no", traceback=["ValueError: no"])
     words = {"mystnb": {"image": {"alt": "Four bars of equal height."}}, "tags": ["hide-input"]}
     return new_notebook(
-        metadata=notebooks.METADATA,
+        metadata=canonical.METADATA,
         cells=[
             new_markdown_cell("# Title\n\nA [link](beside.md#part), `{code}`, $x_1$.\n\n$$y$$"),
             new_code_cell(CHECK, execution_count=1, metadata={"tags": ["remove-cell"]}),
@@ -120,7 +119,7 @@ def as_chapter(folder: Path, notebook: NotebookNode) -> guards.Chapter:
     """Return the notebook as a chapter in a folder, beside the file that it links to."""
     (folder / "beside.md").write_text("# Part\n", encoding="utf-8")
     path = folder / "00-sample.ipynb"
-    path.write_text(notebooks.dumps(notebooks.normalise(notebook, path.stem)), "utf-8")
+    path.write_text(canonical.dumps(canonical.normalise(notebook, path.stem)), "utf-8")
     return guards.load(path)
 
 

@@ -18,8 +18,7 @@ import nbformat
 from IPython.core.inputtransformer2 import TransformerManager
 from nbformat import NotebookNode
 
-import listings
-import notebooks
+from tools import canonical, listings
 
 MAX_BYTES = 1_000_000
 MAX_CELL_LINES = 15
@@ -166,8 +165,8 @@ def is_small(chapter: Chapter) -> list[str]:
 
 
 def is_normal(chapter: Chapter) -> list[str]:
-    """The file is in the form that tools/notebooks.py writes."""
-    if notebooks.normal_text(chapter.text, chapter.path.stem) == chapter.text:
+    """The file is in the form that `make normalise` writes."""
+    if canonical.canonical_text(chapter.text, chapter.path.stem) == chapter.text:
         return []
     return ["not in normal form: `make normalise`"]
 

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 from guards import Chapter, cells, prose
 from nbformat import NotebookNode
 
-import solutions
-from folded import details
+from tools import solutions
+from tools.details import details
 
 LEAST_QUESTIONS, LEAST_OPTIONS, LEAST_EXERCISES = 4, 3, 3
 LEAST_REASON_WORDS = 8
