@@ -25,7 +25,6 @@ from attnlib.testing.probes import (
     by_head,
     fresh,
     has_cache,
-    has_positions,
     hidden,
     in_steps,
     influence,
@@ -35,6 +34,7 @@ from attnlib.testing.probes import (
     n_kv_heads_of,
     needs,
     needs_cache,
+    order_matters_to,
     output,
     prepared,
     seeded,
@@ -124,7 +124,7 @@ def check_layer(
     *,
     window: int | None = None,
     d_model: int | None = None,
-    positions: bool | None = None,
+    order_matters: bool | None = None,
     call: Callable[..., object] | None = None,
 ) -> Reports:
     """Check the properties of an attention layer, all of them or some.
@@ -145,8 +145,9 @@ def check_layer(
             attribute ``window``, and without that all. The checks read 7 tokens, so build the
             layer with a window below 7 to have it checked.
         d_model: width of the hidden states; ``None`` means the width that the layer declares
-            (``d_model``, ``n_embd``, ``embed_dim``, ``hidden_size``) or that of its projections.
-        positions: whether the order of the tokens matters to the layer; ``None`` means
+            (``d_model``, ``n_embd``, ``embed_dim`` or ``hidden_size``), or that of its
+            projections.
+        order_matters: whether the order of the tokens matters to the layer; ``None`` means
             whether it has a ``rope`` or another usual attribute for positions.
         call: runs the layer where ``layer(x)`` does not, as in
             ``lambda layer, x: layer(x, x, x, need_weights=False, is_causal=True)``.
@@ -166,7 +167,7 @@ def check_layer(
         if isinstance(each, str) and each not in CHECKS:
             raise ValueError(f"checks must be among {sorted(CHECKS)}, got {each!r}")
         chosen.append(CHECKS[each] if isinstance(each, str) else each)
-    overrides = Overrides(d_model=d_model, window=window, positions=positions, call=call)
+    overrides = Overrides(d_model, window, order_matters, call)
     return Reports(one(layer, reference, overrides) for one in chosen)
 
 
@@ -227,8 +228,8 @@ def reach(layer: nn.Module, reference: nn.Module | None = None) -> str:
         raise BrokenError(
             f"token {s} was changed, and the output of token {t} did not move; so with"
             f" {len(cut)} of {len(near)} pairs",
-            "tokens were cut apart, mostly by a view without a transpose, or the mask hides keys"
-            " that may be seen.",
+            "tokens were cut apart, mostly by a view without a transpose, or the mask hides"
+            " keys that may be seen.",
         )
     far = [(s, t) for s, t in pairs if t - s >= window and moved[s, t] > TOLERANCE]
     if far:
@@ -259,7 +260,7 @@ def permutation(layer: nn.Module, reference: nn.Module | None = None) -> str:
     if window < 3:
         raise NotAskedError(f"a window of {window} has no two earlier tokens to exchange")
     order = torch.cat([order, torch.tensor([TOKENS - 1])])  # the last token stays the last
-    if has_positions(layer):
+    if order_matters_to(layer):
         change = (output(layer, x[:, order]) - output(layer, x))[:, -1].abs().max()
         if change > TOLERANCE:
             return f"earlier tokens in another order move the last output by {change:.2g}"
@@ -283,7 +284,7 @@ def permutation(layer: nn.Module, reference: nn.Module | None = None) -> str:
         " is ignored."
     )
     if not hasattr(layer, "rope"):
-        hint += " If the layer is meant to depend on the order, pass positions=True."
+        hint += " If the layer is meant to depend on the order, pass order_matters=True."
     raise BrokenError(
         f"tokens in another order: outputs differ by up to {difference:.2g} from the same"
         " outputs in that order",
@@ -450,7 +451,7 @@ def gradients(layer: nn.Module, reference: nn.Module | None = None) -> str:
         name: None if parameter.grad is None else parameter.grad.abs().max().item()
         for name, parameter in layer.named_parameters()
     }
-    if not has_positions(layer):  # a bias of the keys adds the same to all scores of a query
+    if not order_matters_to(layer):  # a bias of the keys adds the same to all scores of a query
         largest = {
             name: size
             for name, size in largest.items()

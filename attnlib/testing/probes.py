@@ -43,13 +43,13 @@ class Overrides:
     Attributes:
         d_model: width of the residual stream.
         window: keys that a query may see, its own included.
-        positions: whether the order of the tokens matters to the layer, as with RoPE.
+        order_matters: whether the order of the tokens matters to the layer, as with RoPE.
         call: runs the layer, as ``call(layer, x)``.
     """
 
     d_model: int | None = None
     window: int | None = None
-    positions: bool | None = None
+    order_matters: bool | None = None
     call: Callable[..., object] | None = None
 
 
@@ -272,11 +272,11 @@ def window_of(layer: nn.Module) -> int:
     return min(window, TOKENS)
 
 
-def has_positions(layer: nn.Module) -> bool:
+def order_matters_to(layer: nn.Module) -> bool:
     """Whether the order of the tokens matters to the layer, as with RoPE."""
-    declared = overrides_of(layer).positions
-    if declared is not None:
-        return declared
+    known = overrides_of(layer).order_matters
+    if known is not None:
+        return known
     return any(getattr(layer, name, None) is not None for name in POSITIONS)
 
 
