@@ -336,12 +336,14 @@ def head_width_of(layer: nn.Module) -> int:
 
 
 def key_width_of(layer: nn.Module) -> int:
-    """Width of one head's key: ``qk_head_dim``, or the width of a head.
+    """Width of one head's key: declared, or from the width of all queries.
 
     Raises:
-        NotAskedError: if the layer declares neither.
+        NotAskedError: if the layer does not declare its heads.
     """
-    width = declared_size(layer, ("qk_head_dim",))
+    width = declared_size(layer, ("qk_head_dim", *HEAD_WIDTHS))
+    if width is None and hasattr(getattr(layer, "q_proj", None), "out_features"):
+        return layer.q_proj.out_features // n_heads_of(layer)
     return head_width_of(layer) if width is None else width
 
 
