@@ -31,7 +31,7 @@ from attnlib.book.exercises.grading import (
     same,
     stopped,
 )
-from attnlib.book.museum import BUGS, GROUPED, LATENT, PlainAttention, PlainLatentAttention
+from attnlib.book.museum import BUGS, GROUPED, LATENT, ReferenceAttention, ReferenceLatentAttention
 from attnlib.core import attention, fused_attention, merge_heads, split_heads
 from attnlib.costs import Geometry, attention_params, kv_cache_bytes
 from attnlib.models import MODELS
@@ -1445,9 +1445,9 @@ def grade_cache_check(mine: Callable[[nn.Module], bool]) -> Grade:
         The grade. Wrong layers whose caches are right have to pass.
     """
     layers = {
-        "right": PlainAttention(**GROUPED),
-        "right, with RoPE": PlainAttention(**GROUPED, rope=Rope()),
-        "right, latents": PlainLatentAttention(**LATENT),
+        "right": ReferenceAttention(**GROUPED),
+        "right, with RoPE": ReferenceAttention(**GROUPED, rope=Rope()),
+        "right, latents": ReferenceLatentAttention(**LATENT),
         "tiled heads": BUGS["repeat for repeat_interleave"].build(),
         "expanded cache": BUGS["cache of expanded heads"].build(),
         "RoPE restarts": BUGS["RoPE restarts at decode"].build(),
