@@ -143,7 +143,7 @@ class Exercise:
 
     def grade(self, function: Callable[..., object]) -> Grade:
         """Grade a reader's function by its answers."""
-        name, reports = name_of(function), Reports()
+        name, reports = name_of(function), []
         try:
             answers = [function(*copy.deepcopy(given)) for given in self.cases.values()]
         except Exception as error:
@@ -155,14 +155,14 @@ class Exercise:
             else:
                 reports.append(Report(case, FAILS, difference(expected, answer)))
         if all(reports):
-            return Grade(name, reports)
+            return Grade(name, Reports(reports))
         if all(answer is None for answer in answers):
             return Grade(name, Reports(), stopped(nothing()))
         remark = known_mistake(answers, self.mistakes, self.answers)
         missing = any(a is None and not r for a, r in zip(answers, reports, strict=True))
         if missing and not remark:
             remark = "Where it says None: is a `return` missing on one of the ways?"
-        return Grade(name, reports, remark)
+        return Grade(name, Reports(reports), remark)
 
     def answers(self, function: Callable[..., object]) -> Iterable[object]:
         """The answers of a function, case by case."""
@@ -206,24 +206,27 @@ class LayerExercise:
         Raises:
             ValueError: if there is no check of a name in ``checks``.
         """
-        name, by_name, reports = name_of(code), None, Reports()
+        name, by_name = name_of(code), None
         if self.checks is not None:
             by_name = [check for check in self.checks if isinstance(check, str)]
         with torch.random.fork_rng(devices=[]):
             reference = self.build(self.answer)
             try:
                 layer = self.build(code)
+                if layer is None:
+                    raise nothing()
                 with torch.no_grad():
                     result = layer(torch.randn(2, 3, reference.o_proj.out_features))
                 if result is None:
                     raise nothing()
             except Exception as error:
                 return Grade(name, Reports(), stopped(error))
-            reports += check_layer(layer, reference, by_name)
+            reports = check_layer(layer, reference, by_name)
             try:
-                reports += [check(layer) for check in self.checks or () if callable(check)]
+                own = [check(layer) for check in self.checks or () if callable(check)]
+                reports = Reports([*reports, *own])
                 if self.last_check and reports.hold:
-                    reports.append(self.last_check(layer))
+                    reports = Reports([*reports, self.last_check(layer)])
             except Exception as error:
                 return Grade(name, Reports(), stopped(error))
             return Grade(name, reports, "" if reports.hold else self.remark(layer))
@@ -508,6 +511,12 @@ def readers_line(frames: Iterable[traceback.FrameSummary]) -> str:
     """
     own = [frame for frame in frames if not frame.filename.startswith(LIBRARIES)]
     return (own[-1].line or "").strip() if own else ""
+
+
+def running_line() -> str:
+    """Return the line of the reader's code that runs now."""
+    frames = traceback.StackSummary.extract(traceback.walk_stack(None), lookup_lines=False)
+    return readers_line(reversed(frames))
 
 
 def name_of(code: object) -> str:

@@ -126,8 +126,8 @@ def grade_head_order(function: Callable[[MultiHeadAttention, list[int]], nn.Modu
     except Exception as error:
         return Grade(name, Reports(), stopped(error))
     weights, after, given = (m.state_dict() for m in (before, made, layer))
-    reports = Reports(moved(key, weights[key], after[key], order) for key in weights)
-    reports += [
+    reports = [
+        *(moved(key, weights[key], after[key], order) for key in weights),
         verdict(
             "layer given",
             all(torch.equal(given[key], weights[key]) for key in weights),
@@ -142,7 +142,7 @@ def grade_head_order(function: Callable[[MultiHeadAttention, list[int]], nn.Modu
             "all four projections have to agree on the order.",
         ),
     ]
-    return Grade(name, reports)
+    return Grade(name, Reports(reports))
 
 
 def moved(name: str, before: Tensor, after: Tensor, order: list[int]) -> Report:

@@ -127,16 +127,16 @@ STARTS = (
     lambda past, T: past,
     Mistake(
         "every call turns its tokens as if the first stood at 0. New tokens come after"
-        " cache.length old ones.",
+        " cache.seen old ones.",
         lambda past, T: 0,
     ),
     Mistake(
-        "new tokens are placed after themselves, at cache.length + T. The first of them stands"
-        " at the cache.length from before the update.",
+        "new tokens are placed after themselves, at cache.seen + T. The first of them stands"
+        " at the cache.seen from before the update.",
         lambda past, T: past + T,
     ),
     Mistake(
-        "the first new token is placed one too late, at cache.length + 1. Positions count from"
+        "the first new token is placed one too late, at cache.seen + 1. Positions count from"
         " 0.",
         lambda past, T: past + (past > 0),
     ),
@@ -176,7 +176,7 @@ MASKS = (
     ),
     Mistake(
         "a mask of numbers, which is added to the scores and hides nothing. Make it boolean.",
-        lambda T, S, cached: causal(T, S, S - T).double(),
+        lambda T, S, cached: causal(T, S, S - T).float(),
     ),
     Mistake(
         "a mask that is one column off: a query sees the token after its own.",
@@ -208,7 +208,7 @@ def cached_layer(start: Callable, mask: Callable, store: str) -> type[nn.Module]
 
     class Layer(MultiHeadAttention):
         def forward(self, x: Tensor, cache=None) -> Tensor:
-            T, past = x.shape[1], 0 if cache is None else cache.length
+            T, past = x.shape[1], 0 if cache is None else cache.seen
             projections = self.q_proj, self.k_proj, self.v_proj
             q, k, v = (split_heads(project(x), self.n_heads) for project in projections)
             first = start(past, T)
@@ -218,11 +218,11 @@ def cached_layer(start: Callable, mask: Callable, store: str) -> type[nn.Module]
 
             raw, q, k = k, turned(q), turned(k)
             if cache is not None and store in ("unrotated", "never rotated"):
-                old, v = cache.update(raw, v)
+                old, v, _ = cache.update(raw, v)
                 only_new = torch.cat([old[:, :, :past], k], dim=2)
                 k = turned(old) if store == "unrotated" else only_new
             elif cache is not None:
-                stored = cache.update(k, v)
+                stored = cache.update(k, v)[:2]
                 k, v = (k, v) if store == "unread" else stored
             seen = mask(T, k.shape[2], cache is not None)
             out = F.scaled_dot_product_attention(q, k, v, attn_mask=seen)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable
 
 import torch
@@ -13,7 +12,7 @@ from attnlib.book.exercises.grading import (
     Grade,
     LayerExercise,
     attention_layer,
-    readers_line,
+    running_line,
 )
 from attnlib.core import attention
 from attnlib.testing import FAILS, HOLDS, Report
@@ -35,8 +34,7 @@ def repeats_nothing(layer: nn.Module) -> Report:
     k, v = (torch.randn(B, layer.n_kv_heads, S, D, generator=generator) for _ in "kv")
     for T in (1, 2):
         q = torch.randn(B, H, T, D, generator=generator)
-        recorder = AllocationRecorder(lambda: readers_line(traceback.extract_stack()))
-        with recorder:
+        with AllocationRecorder(running_line) as recorder:
             layer.function(q, k, v, mask=None)
         for tensor in recorder.allocations:
             if tensor.stored >= B * H * S * D:

@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Callable
 from functools import wraps
 
+from attnlib.book.exercises.answers import same
 from attnlib.book.exercises.grading import Exercise, Grade, Mistake, combined
 
 BELOW = (
@@ -93,10 +94,15 @@ def of_two_means(a: list[float], b: list[float], t: float) -> tuple[float, float
     return mean - half, mean + half
 
 
+THREE_PAIRS = ([1.5, 1.5625, 1.53125], [1.484375, 1.53125, 1.53125], 4.3027)
+
+# Two of them cancel: n below the sum of squares, and a spread divided by the root of n - 1.
+WAYS = combined(interval, BELOW, POWERS, DIVISORS, FACTORS, ENDS)
+
 PAIRED_INTERVAL = Exercise(
     answer=paired,
     cases={  # binary fractions: their differences are exact in float32 too
-        "three pairs": ([1.5, 1.5625, 1.53125], [1.484375, 1.53125, 1.53125], 4.3027),
+        "three pairs": THREE_PAIRS,
         "pairs that move together": (
             [1.40625, 1.703125, 1.546875, 1.609375],
             [1.421875, 1.71875, 1.578125, 1.640625],
@@ -113,7 +119,7 @@ PAIRED_INTERVAL = Exercise(
         Mistake(
             "half widths of the two means, added up. Subtract seed by seed first.", of_two_means
         ),
-        *combined(interval, BELOW, POWERS, DIVISORS, FACTORS, ENDS),
+        *(m for m in WAYS if not same(m.answer(*THREE_PAIRS), paired(*THREE_PAIRS))),
     ],
 )
 

@@ -230,9 +230,9 @@ class LateRotation(MultiHeadAttention):
         """Attend; the arguments are those of every layer."""
         projections = self.q_proj, self.k_proj, self.v_proj
         q, k, v = (split_heads(project(x), self.n_heads) for project in projections)
-        start = 0 if cache is None else cache.length
+        start = 0 if cache is None else cache.seen
         if cache is not None:
-            k, v = cache.update(k, v)
+            k, v, _ = cache.update(k, v)
         S = k.shape[2]
         (q,) = self.rope.rotate(q, start=start, length=S)
         (k,) = self.rope.rotate(k, start=0, length=S)
