@@ -9,10 +9,12 @@ import pkgutil
 from importlib import import_module
 
 import pytest
+import torch
+from grades import one_line
 
 from attnlib.book import exercises
 from attnlib.book.exercises.answers import same
-from attnlib.book.exercises.grading import Exercise, LayerExercise
+from attnlib.book.exercises.grading import Exercise, LayerExercise, Mistake, combined
 from attnlib.book.exercises.multi_query_attention import unrepeated
 
 
@@ -37,11 +39,6 @@ def single(exercise):
     return [mistake for mistake in exercise.mistakes if " at once: (1)" not in mistake.hint]
 
 
-def one_line(grade):
-    """What a grade prints, without the line breaks."""
-    return " ".join(grade.text.split())
-
-
 def answers_of(exercise, code):
     """The answers by which mistakes are told apart; an error ends them."""
     answers = []
@@ -57,11 +54,11 @@ each_with_mistakes = pytest.mark.parametrize("name", WITH_MISTAKES)
 
 
 def test_exercises_are_found():
-    """Catches a search that finds nothing, or exercises whose graders no chapter can import."""
-    assert len(EXERCISES) == 20
-    assert len(WITH_MISTAKES) == 16
-    assert len(exercises.__all__) == 20
-    assert all(getattr(exercises, name).__doc__ for name in exercises.__all__)
+    """Catches a search that finds nothing, and graders without an exercise."""
+    names = {f"grade_{name.split('-')[1]}" for name in EXERCISES if "unrepeated" not in name}
+    functions = {"grade_head_order", "grade_unrepeated"}  # with a check of their own, by size
+    assert names | functions == set(exercises.__all__)
+    assert not names & functions
 
 
 @each
@@ -134,3 +131,27 @@ def test_code_that_gives_no_answer_is_told_why(name, code, words):
     grade = GRADERS[name](code)
     assert not grade.solved
     assert words in one_line(grade)
+
+
+@each_grader
+@pytest.mark.parametrize(
+    "code", [lambda: 1, lambda *_, **__: torch.nn.Identity()], ids=["a number", "a layer"]
+)
+def test_nonsense_is_not_solved_and_stops_nothing(name, code):
+    """Catches a grader that raises because of the code it is given, or moves the seed."""
+    torch.manual_seed(3)
+    state = torch.get_rng_state()
+    assert not GRADERS[name](code).solved
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_ways_to_make_mistakes_come_one_by_one_first():
+    """Catches a hint for two mistakes where one explains the answer."""
+    a, b, c = (Mistake(hint, hint) for hint in "abc")
+    ways = combined(lambda *choices: "".join(choices), ("-", a, b), ("-", c))
+    hints = ["a", "b", "c", "two at once: (1) a (2) c", "two at once: (1) b (2) c"]
+    assert [(way.hint, way.answer) for way in ways] == [
+        *zip(hints, ["a-", "b-", "-c", "ac", "bc"], strict=True)
+    ]
+    ways = combined(lambda *choices: "".join(choices), *[("-", c)] * 3, at_most=3)
+    assert ways[-1] == Mistake("three at once: (1) c (2) c (3) c", "ccc")

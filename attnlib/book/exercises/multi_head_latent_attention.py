@@ -146,8 +146,9 @@ def grade_absorbed(function: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor])
     """Grade one decode step of latent attention in absorbed form (Multi-head latent attention).
 
     Args:
-        function: takes ``(q_nope, q_rope, entries, weight)`` as
-            :func:`attnlib.variants.mla.attend_absorbed` does, with one new token; returns the
+        function: takes ``(q_nope, q_rope, entries, weight)``, the queries of one new token,
+            the rows of the cache and the weight of ``kv_b_proj``, with the shapes that
+            :class:`~attnlib.variants.mla.MultiHeadLatentAttention` gives them; returns the
             output, shape ``(B, H, 1, v_head_dim)``.
 
     Returns:
