@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from attnlib.bench import provenance
 from attnlib.checks import check_heads, check_kv_heads, check_size
 from attnlib.labs import results, script
-from attnlib.labs.conversions import mha_to_gqa, mha_to_mla
+from attnlib.labs.convert import mha_to_gqa, mha_to_mla
 from attnlib.labs.model import TinyLM, device_of
 from attnlib.labs.text import Text, load_text, windows
 from attnlib.labs.train import held_out_loss, train
@@ -151,7 +151,7 @@ class Pooled(NamedTuple):
     Attributes:
         positions: of the model, one of :data:`POSITIONS`.
         n_kv_heads: key/value heads left.
-        how: of :func:`attnlib.labs.conversions.mha_to_gqa`; or "fresh": nothing was converted, the
+        how: of :func:`attnlib.labs.convert.mha_to_gqa`; or "fresh": nothing was converted, the
             model is new and has only the steps of training on, at a new model's rate.
         losses: ``(steps trained on, held-out loss in nats a byte)``; 0 steps = as converted.
     """
@@ -402,7 +402,7 @@ class Laboratory:
             model: which stays as it is.
             positions: of the model.
             n_kv_heads: to be left.
-            how: of :func:`attnlib.labs.conversions.mha_to_gqa`.
+            how: of :func:`attnlib.labs.convert.mha_to_gqa`.
 
         Returns:
             What came of it.

@@ -27,7 +27,7 @@ from attnlib.labs.conversion import (
     parse,
     run_one,
 )
-from attnlib.labs.conversions import mha_to_gqa, mha_to_mla
+from attnlib.labs.convert import mha_to_gqa, mha_to_mla
 from attnlib.labs.stats import estimate
 
 TINY = Settings(
