@@ -51,7 +51,7 @@ SOUND = {
     "a source below": f"| heads | BLEU |\n|---|---|\n| 8 | 25.8 |\n\nFrom {PAPER}.",
     "a source in the head": f"| {PAPER} |\n|---|\n| 25.8 |",
     "a source above a list": f"As {PAPER} has it:\n\n- 25.8 BLEU\n- 65 million",
-    "years and references": "In 2017 (Table 3, section 3.21, figures 4.1 and 4.2, chapter 4)",
+    "years and references": "In 2017 (Table 3, section 3.21, figures 4.1 and 4.2, chapter 4 of the book by Ng)",
     "names": "Llama-3.1 405B, Qwen2.5-72B, GQA-8, H100, bfloat16 and gpt-oss-120b",
     "small counts": "Take 8 heads of width 64, and 2 of them share.",
     "code": "Write `x * 3.75` or\n\n```\n1,234\n```\n",
