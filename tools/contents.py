@@ -1,7 +1,7 @@
 """Write the lists of chapters, in the order of `_toc.yml`, or check them.
 
-    python tools/contents.py --write   rewrite chapters/README.md and the tables of the front page
-    python tools/contents.py --check   exit 1 if a list and the chapters differ
+    python -m tools contents           rewrite chapters/README.md and the front page's tables
+    python -m tools contents --check   exit 1 if a list and the chapters differ
 
 JupyterLab and GitHub sort files by name, so `chapters/README.md` has the chapters in the order
 in which they are read. A chapter's title and its question are those of its first cell.
@@ -15,19 +15,20 @@ import re
 import sys
 from pathlib import Path
 
-import toc
+from tools import toc
 
 ROOT = toc.ROOT
 TITLE = re.compile(r"^# (.+)$", re.MULTILINE)
 QUESTION = re.compile(r"^\*\*The question: (.+?)\*\*", re.MULTILINE)
 TABLE = re.compile(
-    r"(?P<begin><!-- table of the part (?P<part>[^:]+): .*? -->\n).*?(?P<end><!-- end of table -->)",
+    r"(?P<begin><!-- table of the part (?P<part>[^:]+): .*? -->\n).*?"
+    r"(?P<end><!-- end of table -->)",
     re.DOTALL,
 )
 README = """\
 # Chapters, in the order of reading
 
-<!-- Written by `python tools/contents.py --write` from `_toc.yml` and the first cells. -->
+<!-- Written by `python -m tools contents` from `_toc.yml` and the first cells. -->
 """
 
 
@@ -112,15 +113,15 @@ def pages(root: Path = ROOT) -> dict[Path, str]:
 def main(argv: list[str] | None = None) -> int:
     """Write or check the lists; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    mode = parser.add_mutually_exclusive_group(required=True)
-    mode.add_argument("--write", action="store_true", help="rewrite the lists")
-    mode.add_argument("--check", action="store_true", help="only look")
-    writing, status = parser.parse_args(argv).write, 0
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing, report differences"
+    )
+    checking, status = parser.parse_args(argv).check, 0
     for path, wanted in pages().items():
-        if writing:
+        if not checking:
             path.write_text(wanted, encoding="utf-8")
         elif not path.exists() or path.read_text(encoding="utf-8") != wanted:
-            print(f"{path.relative_to(ROOT)} and the chapters differ: run with --write")
+            print(f"{path.relative_to(ROOT)} is not current: run `python -m tools contents`")
             status = 1
     return status
 

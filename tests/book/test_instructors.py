@@ -11,9 +11,9 @@ import nbformat
 import pytest
 
 import editions
-import toc
 from folded import DETAILS, details
 from notebooks import ROOT
+from tools import toc
 
 PAGE = (ROOT / "appendix" / "instructors.md").read_text(encoding="utf-8")
 PATHS = toc.paths()

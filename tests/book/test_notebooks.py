@@ -17,7 +17,7 @@ from PIL import Image
 import attnlib
 import listings
 import notebooks
-import toc
+from tools import toc
 
 ROOT = Path(__file__).resolve().parents[2]
 CHAPTERS = sorted((ROOT / "chapters").glob("*.ipynb"))

@@ -20,7 +20,7 @@ from nbformat import NotebookNode
 
 import listings
 import notebooks
-import toc
+from tools import toc
 
 MAX_BYTES = 1_000_000
 MAX_CELL_LINES = 15
