@@ -15,12 +15,9 @@ from attnlib.book.plots.heads import (
 )
 from attnlib.book.plots.heatmaps import draw_weights, heatmap, heatmaps
 from attnlib.book.plots.latent import latent_forms
-from attnlib.book.plots.look import (
-    LINES,
-    MARKERS,
+from attnlib.book.plots.style import (
     ROLES,
     STYLE,
-    VARIANTS,
     arrow,
     blank,
     box,
@@ -41,11 +38,8 @@ from attnlib.book.plots.scaling import score_spread, softmax_gradients, temperat
 from attnlib.book.plots.sharing import cache_over_kv_heads, folded_queries, recovery
 
 __all__ = [
-    "LINES",
-    "MARKERS",
     "ROLES",
     "STYLE",
-    "VARIANTS",
     "Roof",
     "arrow",
     "blank",

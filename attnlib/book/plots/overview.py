@@ -1,4 +1,4 @@
-"""The four variants on one picture: who shares what, and what is cached of a token."""
+"""All variants in one picture: which heads share what, and what is cached per token."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from attnlib.book.plots.look import GREY, INK, ROLES, VARIANTS, blank, box, styled
+from attnlib.book.appearance import appearance_of
+from attnlib.book.plots.style import GREY, INK, ROLES, blank, box, styled
+from attnlib.variants import VARIANTS
 
 
 @styled

@@ -1,14 +1,16 @@
-// The cache explorer. Bytes are counted in BigInt: exact, however large.
+// The cache explorer. Bytes are BigInt: exact, however large.
 
-const VARIANTS = {
-  MHA: { color: "var(--blue)", dash: "", keeps: (z) => heads(z.n_heads) },
-  GQA: { color: "var(--green)", dash: "7 4", keeps: (z) => heads(z.n_kv_heads) },
-  MQA: { color: "var(--vermilion)", dash: "2 4", keeps: () => heads(1) },
-  MLA: { color: "var(--purple)", dash: "8 3 2 3", keeps: (z) => `latent ${z.kv_lora_rank} + rotary ${z.qk_rope_head_dim}` },
-};
-const heads = (n) => `${grouped(n)} key/value head${n === 1 ? "" : "s"}`;
+// Dashes of the line styles in appearance.py.
+const DASHES = { "-": "", "--": "7 4", ":": "2 4", "-.": "8 3 2 3" };
 
-// What can be set, and what it is called in the address of the page.
+/** What a variant caches per token, in words. */
+function stored({ latent, heads }, sizes) {
+  if (latent.length) return latent.map(([word, name]) => `${word} ${sizes[name]}`).join(" + ");
+  const count = sizes[heads] ?? heads;
+  return `${grouped(count)} key/value head${count === 1 ? "" : "s"}`;
+}
+
+// The sizes that can be set, and their names in the address of the page.
 const SIZES = {
   n_layers: "layers",
   n_heads: "heads",
@@ -85,13 +87,15 @@ function render({ model, el }) {
   // The sizes: one line, which opens into fields.
   const summary = h("summary");
   const uneven = h("p", { class: "note", role: "alert" });
+  const usedBy = (size) =>
+    data.variants.filter(({ numbers }) => numbers.some(([, names]) => names.includes(size))).map(({ name }) => name).join(", ");
   const fields = {
     n_layers: "layers",
     n_heads: "query heads",
-    n_kv_heads: "key/value heads of GQA",
+    n_kv_heads: `key/value heads of ${usedBy("n_kv_heads")}`,
     head_dim: "head width",
-    kv_lora_rank: "latent width of MLA",
-    qk_rope_head_dim: "rotary width of MLA",
+    kv_lora_rank: `latent width of ${usedBy("kv_lora_rank")}`,
+    qk_rope_head_dim: `rotary width of ${usedBy("qk_rope_head_dim")}`,
   };
   const boxes = Object.fromEntries(Object.entries(fields).map(([name, label]) => [name, number(model, name, { label, ...limit(name) })]));
   const geometry = h("details", { class: "geometry" }, summary, h("div", { class: "fields" }, ...Object.values(boxes)), uneven);
@@ -106,9 +110,9 @@ function render({ model, el }) {
   // The drawing.
   const answer = h("p", { class: "answer" });
   const rows = Object.fromEntries(
-    Object.keys(VARIANTS).map((name) => {
+    data.variants.map(({ name, color }) => {
       const parts = { keeps: h("span"), own: h("span", { class: "own" }), size: h("span", { class: "takes" }) };
-      parts.fill = h("div", { class: "fill", style: `--color: ${VARIANTS[name].color}` }, h("div", { class: "over" }));
+      parts.fill = h("div", { class: "fill", style: `--color: ${color}` }, h("div", { class: "over" }));
       parts.mark = h("div", { class: "brink" });
       parts.node = h(
         "li",
@@ -142,16 +146,19 @@ function render({ model, el }) {
 
   let now; // all that is shown, computed from the traits
 
+  /** How many KV heads the query heads share. */
+  const sharing = ({ n_heads, n_kv_heads }) => (n_kv_heads === 1 ? "one" : n_kv_heads === n_heads ? "all" : "some");
+
   function compute() {
     const get = Object.fromEntries(NAMES.map((name) => [name, model.get(name)]));
     const published = data.models[get.model];
-    const own = published?.variant ?? { [get.n_heads]: "MHA", 1: "MQA" }[get.n_kv_heads] ?? "GQA";
+    const own = published?.variant ?? data.sharing[sharing(get)];
     const bytes = BigInt(get.memory) * BigInt(data.units[get.unit]);
-    const variants = Object.keys(VARIANTS).map((name) => {
-      const token = BigInt(get.n_layers * evaluate(data.numbers[name], get) * get.bits); // in bits
+    const variants = data.variants.map((variant) => {
+      const token = BigInt(get.n_layers * evaluate(variant.numbers, get) * get.bits); // in bits
       const fit = (sequences) => (8n * bytes) / (token * BigInt(sequences));
       return {
-        name,
+        ...variant,
         token: (token + 7n) / 8n,
         cache: (token * BigInt(get.context) * BigInt(get.users) + 7n) / 8n,
         at: (context) => (Number(token) * context * get.users) / 8,
@@ -193,7 +200,7 @@ function render({ model, el }) {
       const row = rows[variant.name];
       const share = (100 * Number(variant.cache)) / full;
       const over = variant.cache > now.bytes;
-      row.keeps.textContent = VARIANTS[variant.name].keeps(now);
+      row.keeps.textContent = stored(variant.stores, now);
       row.own.textContent = variant.name === now.own ? (now.published ? now.model : "your own") : "";
       row.size.textContent = both(variant.cache) + (over ? ", too large" : "");
       row.fill.style.width = `${share}%`;
@@ -223,7 +230,7 @@ function render({ model, el }) {
   /** A number that may break behind a comma, if it is longer than any row has room for. */
   const breakable = (text) => (text.length < 16 ? [text] : text.split(/(?<=,)/).flatMap((part) => [part, h("wbr")]));
 
-  /** Lines of the four variants, the memory across them, and a mark where each line meets it. */
+  /** One line per variant, the memory across them, and a mark where each line meets it. */
   function paint(place) {
     if (!now) return [];
     const { left, right, top, bottom } = place;
@@ -252,9 +259,8 @@ function render({ model, el }) {
       s("path", { class: "present", d: `M${here} ${top}V${bottom}` }),
       s("text", { class: "meets", y: top + 8, ...beside(here, here > right - 70) }, grouped(now.context)),
     );
-    for (const { name, at } of now.variants) {
-      const { color, dash } = VARIANTS[name];
-      nodes.push(s("path", { class: "line", d: `M${left} ${y(at(low))}L${right} ${y(at(high))}`, stroke: color, "stroke-dasharray": dash }));
+    for (const { at, color, line } of now.variants) {
+      nodes.push(s("path", { class: "line", d: `M${left} ${y(at(low))}L${right} ${y(at(high))}`, stroke: color, "stroke-dasharray": DASHES[line] }));
     }
     let last = Infinity;
     const named = [["memory", room], ...now.variants.map(({ name, at }) => [name, at(high)])];
@@ -263,12 +269,12 @@ function render({ model, el }) {
       nodes.push(s("text", { x: right + 5, y: last, "dominant-baseline": "middle" }, name));
     }
     const met = now.variants.filter(({ crossing }) => crossing >= low && crossing <= high).sort((a, b) => Number(a.crossing - b.crossing));
-    met.forEach(({ name, crossing }, i) => {
+    met.forEach(({ name, color, crossing }, i) => {
       const px = x(Number(crossing));
       const above = i % 2 === 0; // neighbours on different sides
       const before = px > right - 60 || (above && px > left + 60);
       nodes.push(
-        s("circle", { cx: px, cy: y(room), r: 4.5, fill: VARIANTS[name].color, "data-variant": name }),
+        s("circle", { cx: px, cy: y(room), r: 4.5, fill: color, "data-variant": name }),
         s("text", { class: "meets", y: y(room) + (above ? -8 : 17), ...beside(px, before) }, grouped(crossing)),
       );
     });

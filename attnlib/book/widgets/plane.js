@@ -1,16 +1,20 @@
-// The plane of models. Each mark is a point where one or more models stand; the page looks up
-// what Python counted, divides a cache by its tokens, and draws.
+// The plane of models. Each mark is a point with one or more models; the page looks up what
+// Python counted, divides a cache by its tokens, and draws.
 
-const R = 6; // of a mark, in pixels
-const MARKS = {
-  MHA: { trait: "show_mha", path: `M${-R} 0a${R} ${R} 0 1 0 ${2 * R} 0a${R} ${R} 0 1 0 ${-2 * R} 0z` },
-  GQA: { trait: "show_gqa", path: `M${-R + 1} ${-R + 1}h${2 * R - 2}v${2 * R - 2}h${2 - 2 * R}z` },
-  MQA: { trait: "show_mqa", path: `M0 ${-R - 1}L${R + 1} ${R}H${-R - 1}z` },
-  MLA: { trait: "show_mla", path: `M0 ${-R - 2}L${R + 2} 0L0 ${R + 2}L${-R - 2} 0z` },
+const R = 6; // radius of a mark, in pixels
+// Shapes of the markers in appearance.py.
+const SHAPES = {
+  o: `M${-R} 0a${R} ${R} 0 1 0 ${2 * R} 0a${R} ${R} 0 1 0 ${-2 * R} 0z`,
+  s: `M${-R + 1} ${-R + 1}h${2 * R - 2}v${2 * R - 2}h${2 - 2 * R}z`,
+  "^": `M0 ${-R - 1}L${R + 1} ${R}H${-R - 1}z`,
+  D: `M0 ${-R - 2}L${R + 2} 0L0 ${R + 2}L${-R - 2} 0z`,
+  v: `M0 ${R + 1}L${R + 1} ${-R}H${-R - 1}z`,
+  P: "M-2 -6h4v4h4v4h-4v4h-4v-4h-4v-4h4z",
+  X: "M0 -3L3 -6L6 -3L3 0L6 3L3 6L0 3L-3 6L-6 3L-3 0L-6 -3L-3 -6z",
+  p: "M0 -7L6.7 -2.2L4.1 5.7H-4.1L-6.7 -2.2z",
 };
-const LANES = { MHA: -0.27, GQA: -0.09, MQA: 0.09, MLA: 0.27 }; // within a year, side by side
-const NEAR = 40; // pixels from a pointer to the mark that it means
-const SHOWN = ["x", "y", "context", "form", "family", "from_year", "to_year", "ridge", ...Object.values(MARKS).map(({ trait }) => trait)];
+const NEAR = 40; // pixels within which a pointer means a mark
+const TRAITS = ["x", "y", "context", "form", "family", "from_year", "to_year", "ridge", "shown"];
 
 const BYTES = ["bytes", "KiB", "MiB", "GiB", "TiB", "PiB"];
 
@@ -44,6 +48,9 @@ function render({ model, el }) {
   const { machine } = data;
   el.classList.add("plane");
   const names = data.models.map(({ name }) => name);
+  const variants = Object.fromEntries(data.variants.map((variant) => [variant.name, variant]));
+  // Within a year, variants are side by side.
+  const lanes = Object.fromEntries(data.variants.map(({ name }, i) => [name, (0.72 / data.variants.length) * (i - (data.variants.length - 1) / 2)]));
   let hovered = null; // the point under the pointer
   let points = []; // all that are shown, each with its models
   let rest = []; // values of the models that a filter took away
@@ -56,7 +63,7 @@ function render({ model, el }) {
     longest: (entry) => cachedBy(entry).longest,
     intensity: (entry) => cachedBy(entry).intensity,
     params: (entry) => entry.params,
-    year: (entry) => entry.year + LANES[entry.variant],
+    year: (entry) => entry.year + lanes[entry.variant],
   };
   const domains = {};
   for (const name of Object.keys(measures)) domains[name] = domain(name);
@@ -86,20 +93,25 @@ function render({ model, el }) {
     watch(model, [name], () => (input.selectedIndex = options.findIndex(([value]) => value === model.get(name))));
     return h("div", { class: "control" }, h("label", { for: id }, label), input);
   };
-  const check = (name, input, ...content) => {
-    input.addEventListener("change", () => put(model, name, input.checked));
-    watch(model, [name], () => (input.checked = model.get(name)));
-    return h("label", { class: "check" }, input, ...content);
-  };
+  const mark = (name, attributes = {}) =>
+    s("path", { class: "mark", "data-variant": name, style: `--color: ${variants[name].color}`, d: SHAPES[variants[name].marker], ...attributes });
   const legend = h(
     "fieldset",
     { class: "control legend" },
     h("legend", {}, "show"),
-    ...Object.entries(MARKS).map(([variant, { trait, path }]) => {
+    ...data.variants.map(({ name }) => {
       const size = 2 * R + 6;
-      const mark = s("svg", { viewBox: `${-size / 2} ${-size / 2} ${size} ${size}`, width: size, height: size, "aria-hidden": "true" }, s("path", { class: `mark ${variant}`, d: path }));
-      const count = data.models.filter((entry) => entry.variant === variant).length;
-      return check(trait, h("input", { type: "checkbox" }), mark, h("span", {}, `${variant} (${count})`));
+      const picture = s("svg", { viewBox: `${-size / 2} ${-size / 2} ${size} ${size}`, width: size, height: size, "aria-hidden": "true" }, mark(name));
+      const count = data.models.filter((entry) => entry.variant === name).length;
+      const input = h("input", { type: "checkbox" });
+      input.addEventListener("change", () => {
+        const shown = data.variants.map((variant) => variant.name);
+        put(model, "shown", shown.filter((other) => (other === name ? input.checked : model.get("shown").includes(other))));
+      });
+      watch(model, ["shown"], () => {
+        input.checked = model.get("shown").includes(name);
+      });
+      return h("label", { class: "check" }, input, picture, h("span", {}, `${name} (${count})`));
     }),
   );
   const year = (name, label) => slider(model, name, { label, values: data.years });
@@ -107,7 +119,11 @@ function render({ model, el }) {
   const gone = h("option");
   found.addEventListener("change", () => put(model, "model", found.value));
   const ridgeBox = h("input", { type: "checkbox" });
-  const mla = data.models.some(({ naive }) => naive);
+  ridgeBox.addEventListener("change", () => put(model, "ridge", ridgeBox.checked));
+  watch(model, ["ridge"], () => {
+    ridgeBox.checked = model.get("ridge");
+  });
+  const latent = data.variants.filter(({ name }) => data.models.some(({ variant, naive }) => naive && variant === name)).map(({ name }) => name);
   controls.append(
     axis("x", "y", "across"),
     axis("y", "x", "up"),
@@ -115,8 +131,8 @@ function render({ model, el }) {
     legend,
     h("div", { class: "years" }, year("from_year", "from"), year("to_year", "to")),
     dropdown(model, "family", { label: "family", options: [data.all, ...data.families].map((name) => [name, name]) }),
-    machine ? check("ridge", ridgeBox, h("span", {}, `${machine.name}’s ridge point`)) : "",
-    mla ? choice(model, "form", { label: "MLA caches", options: Object.entries(data.forms) }) : "",
+    machine ? h("label", { class: "check" }, ridgeBox, h("span", {}, `${machine.name}’s ridge point`)) : "",
+    latent.length ? choice(model, "form", { label: `${latent.join(", ")} caches`, options: Object.entries(data.forms) }) : "",
     h("div", { class: "control" }, h("label", { for: found.id }, "model"), found),
   );
 
@@ -141,7 +157,7 @@ function render({ model, el }) {
   );
 
   const passes = (entry) =>
-    model.get(MARKS[entry.variant].trait) &&
+    model.get("shown").includes(entry.variant) &&
     entry.year >= model.get("from_year") &&
     entry.year <= model.get("to_year") &&
     (model.get("family") === data.all || model.get("family") === entry.family);
@@ -199,7 +215,7 @@ function render({ model, el }) {
       const { length } = point.models;
       const [px, py] = places[points.indexOf(point)];
       const transform = `translate(${px} ${py})${length > 1 ? " scale(1.4)" : ""}`;
-      for (const kind of new Set(point.models.map(({ variant }) => variant))) nodes.push(s("path", { class: `mark ${kind}`, d: MARKS[kind].path, transform, "data-at": points.indexOf(point) }));
+      for (const kind of new Set(point.models.map(({ variant }) => variant))) nodes.push(mark(kind, { transform, "data-at": points.indexOf(point) }));
       if (length > 1) nodes.push(s("text", { class: "many", x: px, y: py + 4 }, length));
     }
     for (const point of new Set([chosen(), hovered])) {
@@ -291,8 +307,8 @@ function render({ model, el }) {
     const here = points.reduce((sum, { models }) => sum + models.length, 0);
     const without = shown.length - here;
     const missing = without ? ` ${without} more ${without === 1 ? "has" : "have"} no published longest context.` : "";
-    const lanes = [model.get("x"), model.get("y")].includes("year") ? " Within a year the variants stand side by side." : "";
-    about.textContent = `${here} of ${data.models.length} models at ${points.length} points; a number in a mark says how many stand there.${rest.length ? " Small dots: filtered out." : ""}${missing}${lanes}`;
+    const beside = [model.get("x"), model.get("y")].includes("year") ? " Within a year the variants stand side by side." : "";
+    about.textContent = `${here} of ${data.models.length} models at ${points.length} points; a number in a mark says how many stand there.${rest.length ? " Small dots: filtered out." : ""}${missing}${beside}`;
     ridgeBox.disabled = ![model.get("x"), model.get("y")].includes("intensity");
     found.replaceChildren(...shown.map(({ name }) => h("option", {}, name)));
     choose();
@@ -372,6 +388,6 @@ function render({ model, el }) {
     follow(model, ["from_year"], () => model.get("from_year") > model.get("to_year") && put(model, "to_year", model.get("from_year"))),
     follow(model, ["to_year"], () => model.get("from_year") > model.get("to_year") && put(model, "from_year", model.get("to_year"))),
   ];
-  const ends = [watch(model, SHOWN, draw), follow(model, ["model"], choose), ...pushes];
+  const ends = [watch(model, TRAITS, draw), follow(model, ["model"], choose), ...pushes];
   return () => ends.forEach((end) => end());
 }

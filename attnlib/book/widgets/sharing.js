@@ -1,5 +1,5 @@
-// Head sharing: query heads above, the key/value heads they read below, and under them what the
-// cache keeps of a few tokens, all blocks to the same scale.
+// Head sharing: query heads above, the KV heads they read below, and under them the cache of a
+// few tokens, all blocks to the same scale.
 
 const LEFT = 62; // names of the rows
 const RIGHT = 6;
@@ -10,6 +10,7 @@ function render({ model, el }) {
   const { controls, body, say } = frame(el, model.get("label"));
   const data = model.get("data");
   const H = data.heads;
+  const unshared = data.options[0].name; // the variant with as many KV heads as query heads
   let hovered = null; // the query head under the pointer
 
   const headline = h("p", { class: "share-headline" });
@@ -98,16 +99,16 @@ function render({ model, el }) {
     text(0, Y.query + 26, "heads");
     text(0, Y.kv + 12, "key/value");
     text(0, Y.kv + 26, "heads");
-    text(0, Y.title, `Cache of ${data.tokens === 1 ? "one token" : `${data.tokens} tokens`}, to the same scale; dashed: with MHA`);
+    text(0, Y.title, `Cache of ${data.tokens === 1 ? "one token" : `${data.tokens} tokens`}, to the same scale; dashed: with ${unshared}`);
     for (let t = 0; t < data.tokens; t++) text(0, Y.cache + t * Y.row + 13, `token ${t}`);
     if (G > 1) {
       const y = Y.cache + (data.tokens * Y.row) / 2 + 2;
-      text(left + count * unit + 10, y, `${option().ratio} of MHA’s cache`, { class: "lit" });
+      text(left + count * unit + 10, y, `${option().ratio} of ${unshared}’s cache`, { class: "lit" });
     }
     const dashed = box(left, Y.cache - 2, H * unit, data.tokens * Y.row);
     const order = ["wire", "wire lit", "wire chosen", "q", "q lit", "q chosen", "k", "v", "k lit", "v lit", "around"];
     return [
-      s("path", { class: "mha", d: dashed }),
+      s("path", { class: "whole", d: dashed }),
       ...order.filter((kind) => kind in paths).map((kind) => s("path", { class: kind, d: paths[kind] })),
       ...texts,
     ];
@@ -126,9 +127,9 @@ function render({ model, el }) {
 
   function title() {
     const { name, kv, G } = option();
-    if (name === "MHA") return `MHA: each of ${H} query heads has a key/value head of its own`;
-    if (name === "MQA") return `MQA: all ${H} query heads share one key/value head`;
-    return `GQA with ${kv} key/value heads: each is shared by ${G} query heads`;
+    if (kv === H) return `${name}: each of ${H} query heads has a key/value head of its own`;
+    if (kv === 1) return `${name}: all ${H} query heads share one key/value head`;
+    return `${name} with ${kv} key/value heads: each is shared by ${G} query heads`;
   }
 
   /** Show the head under the pointer, or the chosen one. */
@@ -142,7 +143,7 @@ function render({ model, el }) {
     const rows = [
       ["G, query heads per key/value head", G],
       ["cache of a token, one layer", `${grouped(bytes)} bytes`],
-      ["compared with MHA", ratio],
+      [`compared with ${unshared}`, ratio],
     ];
     if (data.layers > 1) rows.splice(2, 0, [`cache of a token, ${data.layers} layers`, `${grouped(total)} bytes`]);
     numbers.replaceChildren(
@@ -155,7 +156,7 @@ function render({ model, el }) {
     headline.textContent = title();
     node.setAttribute("aria-label", `${title()}. ${group()}`);
     point();
-    const compared = G === 1 ? "as MHA" : `${ratio} of MHA`;
+    const compared = G === 1 ? `as ${unshared}` : `${ratio} of ${unshared}`;
     say(`${title()}; ${grouped(bytes)} bytes a token and layer, ${compared}. ${group()}`);
   }
 

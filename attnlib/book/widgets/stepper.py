@@ -13,11 +13,13 @@ from attnlib.checks import check_even, check_size
 from attnlib.costs import (
     CACHE_NUMBERS,
     EXPANDED_NUMBERS,
+    Geometry,
     Polynomial,
     bits_of,
     evaluate,
 )
 from attnlib.rope import apply_rope, rope_angles
+from attnlib.variants import variant_of
 
 DISTANCES = range(33)  # from a key to its query, in tokens
 KEPT = "cached"
@@ -30,7 +32,7 @@ EXPANDED: Polynomial = tuple(
     (factor, tuple(NAMES.get(name, name) for name in names))
     for factor, names in EXPANDED_NUMBERS
 )
-LATENT: Polynomial = CACHE_NUMBERS["MLA"]
+LATENT: Polynomial = CACHE_NUMBERS[variant_of(Geometry(1, 1, 1, 1, 1, 1, 1)).name]
 
 
 class MlaStepper(Widget, file="stepper"):
