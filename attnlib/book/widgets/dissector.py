@@ -10,7 +10,7 @@ from itertools import product
 import traitlets
 
 from attnlib.book.widgets.base import Widget, one_of, table
-from attnlib.costs import CACHE_NUMBERS, Geometry, evaluate, kv_cache_bytes
+from attnlib.costs import Geometry, evaluate, kv_cache_bytes
 from attnlib.models import MODELS
 from attnlib.variants import variant_of
 
@@ -205,7 +205,7 @@ def side(geometry: Geometry, bits: int) -> dict:
     Returns:
         A dictionary as from :func:`labelled`.
     """
-    per_layer = evaluate(CACHE_NUMBERS[variant_of(geometry).name], geometry.sizes())
+    per_layer = evaluate(variant_of(geometry).cache_numbers, geometry.sizes())
     numbers = per_layer * geometry.n_layers
     n_bytes = kv_cache_bytes(geometry, 1, dtype=bits)
     plural = "s" * (geometry.n_layers > 1)
@@ -257,8 +257,8 @@ def factors(
         counted = f"{other['numbers']} / {mine['numbers']}"
         return [["numbers a token, all layers", counted, f"{ratio:.3f}"], precision]
     v2 = MODELS["DeepSeek-V2"].geometry
-    others = evaluate(CACHE_NUMBERS[variant_of(geometry).name], geometry.sizes())
-    own = evaluate(CACHE_NUMBERS[variant_of(v2).name], v2.sizes())
+    others = evaluate(variant_of(geometry).cache_numbers, geometry.sizes())
+    own = evaluate(variant_of(v2).cache_numbers, v2.sizes())
     terms = [["numbers a token and layer", f"{others:,} / {own:,}", f"{others / own:.3f}"]]
     if layers == "model":
         depth = geometry.n_layers / v2.n_layers

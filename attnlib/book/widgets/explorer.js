@@ -156,15 +156,17 @@ function render({ model, el }) {
     const bytes = BigInt(get.memory) * BigInt(data.units[get.unit]);
     const variants = data.variants.map((variant) => {
       const token = BigInt(get.n_layers * evaluate(variant.numbers, get) * get.bits); // in bits
+      const cached = (tokens) => Math.min(tokens, variant.window ?? Infinity); // of that many seen
       const fit = (sequences) => (8n * bytes) / (token * BigInt(sequences));
+      const longest = (sequences) => (fit(sequences) >= (variant.window ?? Infinity) ? Infinity : fit(sequences));
       return {
         ...variant,
         token: (token + 7n) / 8n,
-        cache: (token * BigInt(get.context) * BigInt(get.users) + 7n) / 8n,
-        at: (context) => (Number(token) * context * get.users) / 8,
-        tokens: fit(1),
-        users: fit(get.context),
-        crossing: fit(get.users),
+        cache: (token * BigInt(cached(get.context)) * BigInt(get.users) + 7n) / 8n,
+        at: (context) => (Number(token) * cached(context) * get.users) / 8,
+        tokens: longest(1),
+        users: fit(cached(get.context)),
+        crossing: longest(get.users),
       };
     });
     return { ...get, published, own, bytes, variants };
@@ -215,13 +217,13 @@ function render({ model, el }) {
     tableNote.textContent = `To the byte. Tokens fit in one sequence, users with ${grouped(now.context)} tokens each.`;
     cells.replaceChildren(
       ...now.variants.map(({ name, token, cache, tokens, users: n }) =>
-        h("tr", { "data-variant": name, class: name === now.own && "own" }, h("th", { scope: "row" }, name), ...[token, cache, tokens, n].map((value) => h("td", {}, ...breakable(grouped(value))))),
+        h("tr", { "data-variant": name, class: name === now.own && "own" }, h("th", { scope: "row" }, name), ...[token, cache, tokens, n].map((value) => h("td", {}, ...(value === Infinity ? ["any number"] : breakable(grouped(value)))))),
       ),
     );
     assumed.textContent = now.published?.assumed ?? "";
     growing.textContent = `Cache of ${users} as the context grows (log scales; a dot: memory full)`;
     growth.draw();
-    const full_at = now.variants.map(({ name, crossing }) => `${name} ${grouped(crossing)}`).join(", ");
+    const full_at = now.variants.filter(({ crossing }) => crossing !== Infinity).map(({ name, crossing }) => `${name} ${grouped(crossing)}`).join(", ");
     growth.node.setAttribute("aria-label", `Cache against context length for ${users}. The memory of ${have} is full at this many tokens a user: ${full_at}.`);
     say(`${answer.textContent} ${now.variants.map(({ name, cache }) => `${name} ${amount(cache, GiB)} GiB`).join(", ")}.`);
     remember();
@@ -259,8 +261,9 @@ function render({ model, el }) {
       s("path", { class: "present", d: `M${here} ${top}V${bottom}` }),
       s("text", { class: "meets", y: top + 8, ...beside(here, here > right - 70) }, grouped(now.context)),
     );
-    for (const { at, color, line } of now.variants) {
-      nodes.push(s("path", { class: "line", d: `M${left} ${y(at(low))}L${right} ${y(at(high))}`, stroke: color, "stroke-dasharray": DASHES[line] }));
+    for (const { at, color, line, window } of now.variants) {
+      const bend = window > low && window < high ? `L${x(window)} ${y(at(window))}` : "";
+      nodes.push(s("path", { class: "line", d: `M${left} ${y(at(low))}${bend}L${right} ${y(at(high))}`, stroke: color, "stroke-dasharray": DASHES[line] }));
     }
     let last = Infinity;
     const named = [["memory", room], ...now.variants.map(({ name, at }) => [name, at(high)])];

@@ -9,8 +9,9 @@ import traitlets
 
 from attnlib.book.appearance import variants_json
 from attnlib.book.widgets.base import StateError, Widget, one_of, table
-from attnlib.costs import CACHE_NUMBERS, Geometry, Polynomial, check_positive, evaluate
-from attnlib.variants import VARIANTS, variant_of
+from attnlib.costs import Geometry, Polynomial, evaluate
+from attnlib.scalars import check_size
+from attnlib.variants import VARIANTS, Sizes, Variant, variant_of
 
 OWN = "your own geometry"  # the last entry in the list of models
 UNITS = {"GB": 10**9, "GiB": 2**30}
@@ -121,7 +122,7 @@ class CacheExplorer(Widget, file="explorer"):
         first = {"context": context, "users": users, "bits": bits, "memory": memory}
         self.model = next(iter(models)) if model is None else model
         for name, value in first.items():
-            self.set_trait(name, check_positive(name, value))
+            self.set_trait(name, check_size(name, value))
         self.unit = unit
 
     @traitlets.observe("model")
@@ -146,21 +147,24 @@ class CacheExplorer(Widget, file="explorer"):
         memory = self.memory * UNITS[self.unit]
         rows = []
         for name, entry in self.data["models"].items():
-            for variant in VARIANTS:
-                numbers = evaluate(cache_numbers(variant), entry["sizes"])
+            for variant in VARIANTS.values():
+                numbers = evaluate(variant.cache_numbers, entry["sizes"])
                 numbers *= entry["sizes"]["n_layers"]
                 token_bits = numbers * self.bits
-                cache = -(-token_bits * self.context * self.users // 8)
-                own = " (as published)" * (variant == entry["variant"])
+                window = window_of(variant) or max(self.context, memory * 8)
+                user_bits = token_bits * min(self.context, window)
+                cache = -(-user_bits * self.users // 8)
+                fits = memory * 8 // token_bits
+                own = " (as published)" * (variant.name == entry["variant"])
                 rows.append(
                     [
-                        f"{name}, {variant}{own}",
+                        f"{name}, {variant.name}{own}",
                         f"{-(-token_bits // 8):,}",
                         f"{cache:,}",
                         amount(cache, "GiB"),
                         amount(cache, "GB"),
-                        f"{memory * 8 // token_bits:,}",
-                        f"{memory * 8 // (token_bits * self.context):,}",
+                        "any number" if fits >= window else f"{fits:,}",
+                        f"{memory * 8 // user_bits:,}",
                     ]
                 )
         have = f"{self.memory:,} {self.unit}"
@@ -217,12 +221,11 @@ def explorer_data(models: Mapping[str, Geometry]) -> dict:
         "variants": [
             {
                 **appearance,
-                "numbers": [
-                    [factor, list(names)] for factor, names in cache_numbers(appearance["name"])
-                ],
-                "stores": stored_parts(cache_numbers(appearance["name"])),
+                "numbers": [[factor, list(names)] for factor, names in variant.cache_numbers],
+                "stores": stored_parts(variant.cache_numbers),
+                "window": window_of(variant),
             }
-            for appearance in variants_json()
+            for appearance, variant in zip(variants_json(), VARIANTS.values(), strict=True)
         ],
         "sharing": variants_by_sharing(),
         "formats": [[bits, text] for bits, text in FORMATS.items()],
@@ -231,16 +234,9 @@ def explorer_data(models: Mapping[str, Geometry]) -> dict:
     }
 
 
-def cache_numbers(variant: str) -> Polynomial:
-    """Return the formula for the numbers that one layer of a variant caches per token.
-
-    Args:
-        variant: name of a registered variant.
-
-    Returns:
-        A sum of products of named sizes.
-    """
-    return CACHE_NUMBERS[variant]
+def window_of(variant: Variant) -> int | None:
+    """Return how many tokens a variant caches at most, or ``None`` if it caches all of them."""
+    return variant.geometry(Sizes()).window
 
 
 def stored_parts(polynomial: Polynomial) -> dict[str, object]:
@@ -274,10 +270,12 @@ def users_of(size: str) -> str:
     Returns:
         Such as ``"MLA"``.
     """
-    formulas = {name: cache_numbers(name) for name in VARIANTS}
-    return ", ".join(
-        name for name, terms in formulas.items() if any(size in names for _, names in terms)
-    )
+    users = [
+        variant.name
+        for variant in VARIANTS.values()
+        if any(size in names for _, names in variant.cache_numbers)
+    ]
+    return ", ".join(users)
 
 
 def is_grouped(geometry: Geometry) -> bool:

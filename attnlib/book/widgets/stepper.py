@@ -10,14 +10,7 @@ from torch import Tensor
 
 from attnlib.book.widgets.base import Widget, one_of, pack, table
 from attnlib.checks import check_even, check_size
-from attnlib.costs import (
-    CACHE_NUMBERS,
-    EXPANDED_NUMBERS,
-    Geometry,
-    Polynomial,
-    bits_of,
-    evaluate,
-)
+from attnlib.costs import EXPANDED_NUMBERS, Geometry, Polynomial, bits_of, evaluate
 from attnlib.rope import apply_rope, rope_angles
 from attnlib.variants import variant_of
 
@@ -32,7 +25,7 @@ EXPANDED: Polynomial = tuple(
     (factor, tuple(NAMES.get(name, name) for name in names))
     for factor, names in EXPANDED_NUMBERS
 )
-LATENT: Polynomial = CACHE_NUMBERS[variant_of(Geometry(1, 1, 1, 1, 1, 1, 1)).name]
+LATENT: Polynomial = variant_of(Geometry(1, 1, 1, 1, 1, 1, 1)).cache_numbers
 
 
 class MlaStepper(Widget, file="stepper"):
