@@ -108,8 +108,8 @@ def cache_growth(lengths: Sequence[int], variants: Mapping[str, Sequence[int]]) 
         look = appearance_of(label)
         gib = [value / GIB for value in values]
         ax.plot(lengths, gib, look.line, marker=look.marker, color=look.color)
-        ax.annotate(f" {label}", (lengths[-1], gib[-1]), va="center", fontsize=10, xytext=(5, 0),
-                    textcoords="offset points", annotation_clip=False)  # fmt: skip
+        ax.annotate(f" {label}", (lengths[-1], gib[-1]), (5, 0), textcoords="offset points",
+                    va="center", fontsize=10, annotation_clip=False)  # fmt: skip
     log_axes(ax)
     ax.set(xlabel="context, tokens", ylabel="cache of one sequence, GiB")
     ax.set_xticks(lengths[::2], [f"{n:,}" for n in lengths[::2]])

@@ -21,7 +21,7 @@ def latent_forms(
     v_head_dim: int,
     kv_lora_rank: int,
 ) -> Figure:
-    """Draw the expanded form above the absorbed one: widths to scale, per-head matrices stacked.
+    """Draw the expanded form above the absorbed one, with widths to scale.
 
     Args:
         n_heads: number of heads, H.

@@ -56,7 +56,9 @@ def variants(cached: Mapping[str, int], *, heads: int = 8, kv_heads: int = 2) ->
     return fig
 
 
-def wire(ax: Axes, left: float, width: float, heads: int, kv_heads: int, *, stored: bool) -> None:
+def wire(
+    ax: Axes, left: float, width: float, heads: int, kv_heads: int, *, stored: bool
+) -> None:
     """Draw query heads, the KV heads below them, and which query head reads which.
 
     Args:

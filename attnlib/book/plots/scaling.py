@@ -106,7 +106,9 @@ def softmax_gradients(widths: Sequence[int], jacobian, to_query) -> Figure:
     for (color, marker), name in ((UNSCALED, "no scale"), (SCALED, "1 / sqrt(D)")):
         handles += [
             Line2D([], [], color=color, marker=marker, ls="-", label=f"{name}, mean"),
-            Line2D([], [], color=color, marker=marker, ls=":", mfc=PAPER, label=f"{name}, median"),
+            Line2D(
+                [], [], color=color, marker=marker, ls=":", mfc=PAPER, label=f"{name}, median"
+            ),
         ]
     fig.legend(handles=handles, loc="outside upper center", ncols=2, columnspacing=2)
     return fig

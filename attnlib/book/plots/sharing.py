@@ -8,21 +8,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from attnlib.book.plots.style import (
-    BLUE,
-    GREEN,
-    GREY,
-    ROLES,
-    VERMILION,
-    blank,
-    box,
-    styled,
-)
+from attnlib.book.plots.conversion import STARTS
+from attnlib.book.plots.style import GREY, ROLES, blank, box, styled
 from attnlib.costs import Geometry
 from attnlib.variants import variant_of
-
-# How a converted layer's heads began: colour, line and marker.
-STARTS = {"mean": (GREEN, "-", "s"), "first": (BLUE, "--", "o"), "random": (VERMILION, ":", "^")}
 
 
 @styled

@@ -137,9 +137,7 @@ class CacheExplorer(Widget, file="explorer"):
     def _become_own(self, _) -> None:
         """Make the model the reader's own once its sizes are no published model's."""
         published = self.data["models"].get(self.model)
-        if published and any(
-            getattr(self, name) != published["sizes"][name] for name in SIZES
-        ):
+        if published and any(getattr(self, name) != published["sizes"][name] for name in SIZES):
             self.model = OWN
 
     def fallback(self) -> str:
