@@ -1,10 +1,10 @@
 // Shared by all widgets: how a figure is framed, controlled and kept in step with Python.
 //
 // A widget's own file follows this one in the same module and defines `render({ model, el })`.
-// `model` is anywidget's where a kernel lives; on a page without one, `mount` makes a `Still`.
+// `model` is anywidget's where a kernel lives; on a page without one, `mount` makes a `StaticModel`.
 
 /** A model without a kernel: values, and who wants to know when one changes. */
-class Still {
+class StaticModel {
   constructor(values) {
     this.values = values;
     this.listeners = {};
@@ -32,7 +32,7 @@ class Still {
 }
 
 /** Whether a kernel stands behind the model. */
-const isLive = (model) => !(model instanceof Still);
+const isLive = (model) => !(model instanceof StaticModel);
 
 /** Draw a widget in place of the table that pages without scripts show. */
 function mount(render, script) {
@@ -41,7 +41,7 @@ function mount(render, script) {
   const el = root.insertBefore(h("div"), fallback);
   try {
     const values = JSON.parse(root.querySelector('script[type="application/json"]').text);
-    render({ model: new Still(values), el });
+    render({ model: new StaticModel(values), el });
     fallback.tabIndex = 0; // a wide table scrolls, by keys as well
     el.append(h("details", { class: "as-table" }, h("summary", {}, "As a table"), fallback));
   } catch (error) {
@@ -51,7 +51,7 @@ function mount(render, script) {
 }
 
 /** Set a trait, here and in Python. */
-function put(model, name, value) {
+function setTrait(model, name, value) {
   model.set(name, value);
   model.save_changes();
 }
@@ -107,14 +107,14 @@ function frame(el, title) {
   el.dataset.lmSuppressShortcuts = "true"; // for a JupyterLab that takes keys on their way down
   let timer = 0;
   let first = true;
-  const say = (text) => {
+  const announce = (text) => {
     if (first) first = false; // a page that has just opened keeps quiet
     else {
       clearTimeout(timer); // while a key is held down, only the last word counts
       timer = setTimeout(() => (status.textContent = text), 250);
     }
   };
-  return { controls, body, caption, say };
+  return { controls, body, caption, announce };
 }
 
 /** A slider over a list of values, bound to a trait that holds one of them. */
@@ -122,7 +122,7 @@ function slider(model, name, { label, values, format = String }) {
   const id = uid();
   const input = h("input", { id, type: "range", min: 0, max: values.length - 1, step: 1 });
   const shown = h("output", { for: id, "aria-live": "off" }); // the figure speaks for it
-  input.addEventListener("input", () => put(model, name, values[input.value]));
+  input.addEventListener("input", () => setTrait(model, name, values[input.value]));
   watch(model, [name], () => {
     input.value = values.indexOf(model.get(name));
     shown.textContent = format(model.get(name));
@@ -136,7 +136,7 @@ function choice(model, name, { label, options }) {
   const group = uid();
   const inputs = options.map(([value, text]) => {
     const input = h("input", { type: "radio", name: group });
-    input.addEventListener("change", () => put(model, name, value));
+    input.addEventListener("change", () => setTrait(model, name, value));
     return { value, input, node: h("label", {}, input, h("span", {}, text)) };
   });
   watch(model, [name], () => {
@@ -151,7 +151,7 @@ function dropdown(model, name, { label, options }) {
   const id = uid();
   const rows = options.map(([, text]) => h("option", {}, text));
   const input = h("select", { id }, ...rows);
-  input.addEventListener("change", () => put(model, name, options[input.selectedIndex][0]));
+  input.addEventListener("change", () => setTrait(model, name, options[input.selectedIndex][0]));
   watch(model, [name], () => {
     input.selectedIndex = options.findIndex(([value]) => value === model.get(name));
   });
@@ -165,13 +165,13 @@ function number(model, name, { label, min, max, unit = "" }) {
   const complaint = h("span", { class: "complaint", role: "alert" });
   const judge = (fits) => {
     input.setAttribute("aria-invalid", String(!fits));
-    complaint.textContent = fits ? "" : `a whole number from ${grouped(min)} to ${grouped(max)}`;
+    complaint.textContent = fits ? "" : `a whole number from ${withCommas(min)} to ${withCommas(max)}`;
   };
   input.addEventListener("input", () => {
     const value = Number(input.value);
     const fits = input.value !== "" && Number.isInteger(value) && value >= min && value <= max;
     judge(fits);
-    if (fits) put(model, name, value);
+    if (fits) setTrait(model, name, value);
   });
   watch(model, [name], () => {
     if (Number(input.value) !== model.get(name)) input.value = model.get(name);
@@ -208,7 +208,7 @@ function scale([low, high], [from, to], { log = false } = {}) {
   return (x) => from + ((f(x) - f(low)) / (f(high) - f(low))) * (to - from);
 }
 
-/** Axes of a chart: ticks are [value, text]; labels say what is drawn, with its unit. */
+/** Axes of a chart: ticks are [value, text]; labels name what is drawn, with its unit. */
 function axes({ left, right, top, bottom }, { x, y, xTicks = [], yTicks = [], xLabel, yLabel }) {
   const end = { "text-anchor": "end", "dominant-baseline": "middle" };
   return [
@@ -240,7 +240,7 @@ function unpack(text) {
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 
 /** An integer with commas, as Python's f"{n:,}". */
-const grouped = (n) => String(n).replace(/\B(?=(\d{3})+$)/g, ",");
+const withCommas = (n) => String(n).replace(/\B(?=(\d{3})+$)/g, ",");
 
 /** A number with that many decimals, and a true minus. */
 const fixed = (x, digits = 2) => x.toFixed(digits).replace(/^-(0\.0*)$/, "$1").replace("-", "−");

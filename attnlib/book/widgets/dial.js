@@ -7,13 +7,13 @@ function render({ model, el }) {
   const pairs = data.q.map((_, i) => i);
   const most = Math.max(...pairs.map((i) => data.q[i][0] * data.k[i][0]), 1e-6); // that a pair can add
   const reach = Math.max(...data.q.map(([length]) => length), ...data.k.map(([length]) => length), 1e-6);
-  const { controls, body, say } = frame(el, model.get("label"));
+  const { controls, body, announce } = frame(el, model.get("label"));
   const ends = [];
   let moving = false;
   let lines = {}; // the curves as they were drawn last, and for what
 
   const positions = Array.from({ length: last + 1 }, (_, at) => at);
-  const bases = data.bases.map((base) => [base, grouped(base)]);
+  const bases = data.bases.map((base) => [base, withCommas(base)]);
   const factors = data.factors.map((factor) => [factor, factor === 1 ? "none" : `by ${factor}`]);
   controls.classList.add("dial-controls");
   controls.append(
@@ -32,7 +32,7 @@ function render({ model, el }) {
   const group = uid();
   const rows = pairs.map((pair) => {
     const input = h("input", { type: "radio", name: group });
-    input.addEventListener("change", () => put(model, "pair", pair));
+    input.addEventListener("change", () => setTrait(model, "pair", pair));
     const small = s("svg", { viewBox: "-60 -60 120 120", "aria-hidden": "true" });
     const speed = h("span", { class: "note" });
     const bar = s("path", { class: "dial-bar" });
@@ -254,7 +254,7 @@ function render({ model, el }) {
     key.querySelector(".dial-which").textContent = `pair ${pair} alone${data.trained ? `; shaded: distances up to ${data.trained}, as in training` : ""}`;
     curve.node.setAttribute("aria-label", `The score over the distance; ${fixed(score)} at ${fixed(m - n, 0)}.`);
     curve.draw();
-    say(`Query at ${m}, key at ${n}, distance ${fixed(m - n, 0)}: score ${fixed(score)}. Pair ${pair} adds ${fixed(shares[pair])}.`);
+    announce(`Query at ${m}, key at ${n}, distance ${fixed(m - n, 0)}: score ${fixed(score)}. Pair ${pair} adds ${fixed(shares[pair])}.`);
   }
 
   ends.push(watch(model, ["query_position", "key_position", "pair", "base", "scaling"], draw));

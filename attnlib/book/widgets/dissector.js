@@ -2,7 +2,7 @@
 // switches choose, as two bars and as a product.
 
 function render({ model, el }) {
-  const { controls, body, say } = frame(el, model.get("label"));
+  const { controls, body, announce } = frame(el, model.get("label"));
   const data = model.get("data");
   el.classList.add("dissector");
   const names = ["precision", "baseline", "layers"];
@@ -56,7 +56,7 @@ function render({ model, el }) {
     rows.parentElement.hidden = !other;
     sentence.textContent = state.sentence;
     about.textContent = data.about[model.get("baseline")];
-    say(`${answer.textContent}. ${stamp.textContent} ${state.sentence}`);
+    announce(`${answer.textContent}. ${stamp.textContent} ${state.sentence}`);
   }
 
   const row = (name, counted, factor) => h("tr", {}, h("th", { scope: "row" }, name), h("td", {}, counted), h("td", {}, factor));

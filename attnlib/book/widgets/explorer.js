@@ -7,7 +7,7 @@ const DASHES = { "-": "", "--": "7 4", ":": "2 4", "-.": "8 3 2 3" };
 function stored({ latent, heads }, sizes) {
   if (latent.length) return latent.map(([word, name]) => `${word} ${sizes[name]}`).join(" + ");
   const count = sizes[heads] ?? heads;
-  return `${grouped(count)} key/value head${count === 1 ? "" : "s"}`;
+  return `${withCommas(count)} key/value head${count === 1 ? "" : "s"}`;
 }
 
 // The sizes that can be set, and their names in the address of the page.
@@ -29,12 +29,12 @@ function amount(bytes, unit) {
   const digits = 10n * bytes >= size ? 2 : 4;
   const power = 10n ** BigInt(digits);
   const parts = (2n * bytes * power + size) / (2n * size); // rounded half up
-  return `${grouped(parts / power)}.${String(parts % power).padStart(digits, "0")}`;
+  return `${withCommas(parts / power)}.${String(parts % power).padStart(digits, "0")}`;
 }
 
 function render({ model, el }) {
   const data = model.get("data");
-  const { controls, body, say } = frame(el, model.get("label"));
+  const { controls, body, announce } = frame(el, model.get("label"));
   el.classList.add("explorer");
   const limit = (name) => ({ min: 1, max: data.limits[name] });
   let quiet = false; // several traits are being set at once
@@ -51,12 +51,12 @@ function render({ model, el }) {
   function power(name, { label, from, to, unit }) {
     const node = number(model, name, { label, ...limit(name) });
     const input = h("input", { type: "range", min: from, max: to, step: 1, "aria-label": `${label}, powers of two` });
-    input.addEventListener("input", () => put(model, name, 2 ** input.value));
+    input.addEventListener("input", () => setTrait(model, name, 2 ** input.value));
     node.classList.add("power");
     node.firstChild.after(input);
     watch(model, [name], () => {
       input.value = Math.round(Math.log2(model.get(name)));
-      input.setAttribute("aria-valuetext", `${grouped(model.get(name))} ${unit}`);
+      input.setAttribute("aria-valuetext", `${withCommas(model.get(name))} ${unit}`);
     });
     return node;
   }
@@ -179,17 +179,17 @@ function render({ model, el }) {
     const both = (bytes) => `${amount(bytes, GiB)} GiB = ${amount(bytes, GB)} GB`;
     const other = now.unit === "GB" ? "GiB" : "GB";
     const main = now.variants.find(({ name }) => name === now.own);
-    const have = `${grouped(now.memory)} ${now.unit}`;
+    const have = `${withCommas(now.memory)} ${now.unit}`;
 
     list.value = now.model;
     const widths = now.v_head_dim === now.head_dim ? "" : ` (values ${now.v_head_dim})`;
-    summary.textContent = `${grouped(now.n_layers)} layers, ${grouped(now.n_heads)} query heads of width ${now.head_dim}${widths}`;
-    uneven.textContent = now.n_heads % now.n_kv_heads ? `${grouped(now.n_heads)} query heads cannot share ${grouped(now.n_kv_heads)} key/value heads evenly: attnlib would refuse such a layer.` : "";
+    summary.textContent = `${withCommas(now.n_layers)} layers, ${withCommas(now.n_heads)} query heads of width ${now.head_dim}${widths}`;
+    uneven.textContent = now.n_heads % now.n_kv_heads ? `${withCommas(now.n_heads)} query heads cannot share ${withCommas(now.n_kv_heads)} key/value heads evenly: attnlib would refuse such a layer.` : "";
 
-    const users = `${grouped(now.users)} user${now.users === 1 ? "" : "s"}`;
-    const each = `${grouped(now.context)} token${now.context === 1 ? "" : "s"}${now.users === 1 ? "" : " each"}`;
+    const users = `${withCommas(now.users)} user${now.users === 1 ? "" : "s"}`;
+    const each = `${withCommas(now.context)} token${now.context === 1 ? "" : "s"}${now.users === 1 ? "" : " each"}`;
     const whose = now.published ? `${now.model} (${now.own})` : `Your geometry, as ${now.own},`;
-    const few = main.users === 0n ? "not one" : `${main.cache > now.bytes ? "only " : ""}${grouped(main.users)}`;
+    const few = main.users === 0n ? "not one" : `${main.cache > now.bytes ? "only " : ""}${withCommas(main.users)}`;
     const fits = `${few} such user${main.users < 2n ? " fits" : "s fit"}`;
     answer.replaceChildren(`${whose} keeps `, h("strong", {}, `${amount(main.cache, GiB)} GiB`), ` for ${users} with ${each}. In ${have}, `, h("strong", {}, fits), ".");
 
@@ -214,18 +214,18 @@ function render({ model, el }) {
     roomName.style.transform = `translateX(-${Math.min(at, 100)}%)`;
     roomName.textContent = `memory: ${have} = ${amount(now.bytes, data.units[other])} ${other}${at > 100 ? " →" : ""}`;
 
-    tableNote.textContent = `To the byte. Tokens fit in one sequence, users with ${grouped(now.context)} tokens each.`;
+    tableNote.textContent = `To the byte. Tokens fit in one sequence, users with ${withCommas(now.context)} tokens each.`;
     cells.replaceChildren(
       ...now.variants.map(({ name, token, cache, tokens, users: n }) =>
-        h("tr", { "data-variant": name, class: name === now.own && "own" }, h("th", { scope: "row" }, name), ...[token, cache, tokens, n].map((value) => h("td", {}, ...(value === Infinity ? ["any number"] : breakable(grouped(value)))))),
+        h("tr", { "data-variant": name, class: name === now.own && "own" }, h("th", { scope: "row" }, name), ...[token, cache, tokens, n].map((value) => h("td", {}, ...(value === Infinity ? ["any number"] : breakable(withCommas(value)))))),
       ),
     );
     assumed.textContent = now.published?.assumed ?? "";
     growing.textContent = `Cache of ${users} as the context grows (log scales; a dot: memory full)`;
     growth.draw();
-    const full_at = now.variants.filter(({ crossing }) => crossing !== Infinity).map(({ name, crossing }) => `${name} ${grouped(crossing)}`).join(", ");
+    const full_at = now.variants.filter(({ crossing }) => crossing !== Infinity).map(({ name, crossing }) => `${name} ${withCommas(crossing)}`).join(", ");
     growth.node.setAttribute("aria-label", `Cache against context length for ${users}. The memory of ${have} is full at this many tokens a user: ${full_at}.`);
-    say(`${answer.textContent} ${now.variants.map(({ name, cache }) => `${name} ${amount(cache, GiB)} GiB`).join(", ")}.`);
+    announce(`${answer.textContent} ${now.variants.map(({ name, cache }) => `${name} ${amount(cache, GiB)} GiB`).join(", ")}.`);
     remember();
   }
 
@@ -245,13 +245,13 @@ function render({ model, el }) {
     const x = scale([low, high], [left, right], { log: true });
     const y = scale([floor, 2 * Math.max(room, ...ends)], [bottom, top], { log: true });
     const ticks = (from, to, step) => Array.from({ length: 40 }, (_, i) => i * step).filter((i) => 2 ** i >= from && 2 ** i <= to);
-    const units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ZiB"];
+    const binary = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ZiB"];
     const beside = (at, before) => ({ x: at + (before ? -6 : 6), "text-anchor": before ? "end" : "start" });
-    const bytes = (i) => `${2 ** (i % 10)} ${units[Math.floor(i / 10)]}`;
+    const bytes = (i) => `${2 ** (i % 10)} ${binary[Math.floor(i / 10)]}`;
     const nodes = axes(place, {
       x,
       y,
-      xTicks: ticks(low, high, 1).filter((i) => (i - 10) % (wide ? 2 : 5) === 0).map((i) => [2 ** i, grouped(2 ** i)]),
+      xTicks: ticks(low, high, 1).filter((i) => (i - 10) % (wide ? 2 : 5) === 0).map((i) => [2 ** i, withCommas(2 ** i)]),
       yTicks: ticks(floor, 2 * Math.max(room, ...ends), 5).map((i) => [2 ** i, bytes(i)]),
       xLabel: "context length in tokens, each user",
     });
@@ -259,7 +259,7 @@ function render({ model, el }) {
     nodes.push(
       s("path", { class: "limit", d: `M${left} ${y(room)}H${right}` }),
       s("path", { class: "present", d: `M${here} ${top}V${bottom}` }),
-      s("text", { class: "meets", y: top + 8, ...beside(here, here > right - 70) }, grouped(now.context)),
+      s("text", { class: "meets", y: top + 8, ...beside(here, here > right - 70) }, withCommas(now.context)),
     );
     for (const { at, color, line, window } of now.variants) {
       const bend = window > low && window < high ? `L${x(window)} ${y(at(window))}` : "";
@@ -278,7 +278,7 @@ function render({ model, el }) {
       const before = px > right - 60 || (above && px > left + 60);
       nodes.push(
         s("circle", { cx: px, cy: y(room), r: 4.5, fill: color, "data-variant": name }),
-        s("text", { class: "meets", y: y(room) + (above ? -8 : 17), ...beside(px, before) }, grouped(crossing)),
+        s("text", { class: "meets", y: y(room) + (above ? -8 : 17), ...beside(px, before) }, withCommas(crossing)),
       );
     });
     return nodes;
@@ -335,7 +335,7 @@ function render({ model, el }) {
     try {
       await navigator.clipboard.writeText(address());
       link.textContent = "Copied";
-      say("Link copied.");
+      announce("Link copied.");
     } catch {
       shown.hidden = false; // no leave to write the clipboard: here it is to copy
       shown.value = address();

@@ -4,7 +4,7 @@
 const SHADE = [27, 132, 201]; // as far from white as from the dark page; its opacity is the weight
 
 function render({ model, el }) {
-  const { controls, body, say } = frame(el, model.get("label"));
+  const { controls, body, announce } = frame(el, model.get("label"));
   el.classList.add("heatmap");
   const map = h("canvas");
   const marks = s("svg", { preserveAspectRatio: "none", "aria-hidden": "true" });
@@ -23,7 +23,6 @@ function render({ model, el }) {
   const asked = h("p", { class: "note asked" });
   const strip = h("fieldset", { class: "strip" });
   const heads = h("fieldset", { class: "heads" });
-  const others = h("div", { class: "others" });
 
   const sheet = h(
     "div",
@@ -111,7 +110,7 @@ function render({ model, el }) {
     const group = uid();
     const size = data.T * data.S;
     layer = all.subarray(model.get("layer") * data.H * size, (model.get("layer") + 1) * data.H * size);
-    darkest = layer.reduce((most, weight) => Math.max(most, weight), 0);
+    darkest = layer.reduce((most, value) => Math.max(most, value), 0);
     heads.hidden = data.H < 2;
     heads.replaceChildren(
       h("legend", {}, `All heads${data.L > 1 ? `, ${data.layers[model.get("layer")]}` : ""}: choose one to enlarge it`),
@@ -120,7 +119,7 @@ function render({ model, el }) {
         paint(picture, layer.subarray(head * size, (head + 1) * size));
         const input = h("input", { type: "radio", name: group, value: head });
         input.checked = head === model.get("head");
-        input.addEventListener("change", () => put(model, "head", head));
+        input.addEventListener("change", () => setTrait(model, "head", head));
         return h("label", {}, input, picture, h("span", {}, data.heads[head]));
       }),
     );
@@ -131,10 +130,10 @@ function render({ model, el }) {
   function paint(canvas, weights) {
     const context = canvas.getContext("2d");
     const image = context.createImageData(data.S, data.T);
-    const scale = 255 / Math.max(darkest, 1e-6);
+    const opacity = 255 / Math.max(darkest, 1e-6);
     for (let i = 0; i < weights.length; i++) {
       image.data.set(SHADE, 4 * i);
-      image.data[4 * i + 3] = weights[i] * scale;
+      image.data[4 * i + 3] = weights[i] * opacity;
     }
     context.putImageData(image, 0, 0);
   }
@@ -151,7 +150,7 @@ function render({ model, el }) {
       ` ${fixed(darkest)}${data.hidden ? ", hatched: hidden by the mask" : ""}`,
     );
     point();
-    say(words(model.get("query"), model.get("key")));
+    announce(words(model.get("query"), model.get("key")));
   }
 
   /** Show the cursor, or what the pointer is over. */
@@ -200,7 +199,7 @@ function render({ model, el }) {
         ),
       ),
     );
-    const total = seen.reduce((total, key) => total + weight(t, key), 0);
+    const total = seen.reduce((partial, key) => partial + weight(t, key), 0);
     const rest = seen.length - shown.length;
     const hidden = data.S - seen.length;
     sum.textContent = `sum of the row: ${fixed(total, 3)}`;
@@ -223,7 +222,7 @@ function render({ model, el }) {
     const seen = order(t);
     const shown = at === null || isHidden(t, at) || seen.slice(0, 4).includes(at) ? seen.slice(0, 4) : [at, ...seen.slice(0, 3)];
     const list = shown.map((key) => `${data.keys[key]}: ${fixed(weight(t, key))}`).join(", ");
-    const total = seen.reduce((total, key) => total + weight(t, key), 0);
+    const total = seen.reduce((partial, key) => partial + weight(t, key), 0);
     return `${data.queries[t]}, query ${t}, attends to ${list || "nobody"}; sum ${fixed(total, 3)}`;
   }
 
@@ -289,7 +288,7 @@ function asking(model) {
   const answer = h("p", { class: "complaint", role: "alert" });
   const submit = (event) => {
     event.preventDefault();
-    put(model, "text", input.value);
+    setTrait(model, "text", input.value);
   };
   watch(model, ["message"], () => (answer.textContent = model.get("message")));
   const label = h("label", { for: id }, "Another sequence");

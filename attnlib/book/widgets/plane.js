@@ -19,7 +19,7 @@ const TRAITS = ["x", "y", "context", "form", "family", "from_year", "to_year", "
 const BYTES = ["bytes", "KiB", "MiB", "GiB", "TiB", "PiB"];
 
 /** Bytes in the largest binary unit that leaves a whole part. */
-function sized(bytes) {
+function readableBytes(bytes) {
   const power = Math.max(0, Math.min(BYTES.length - 1, Math.floor(Math.log2(bytes) / 10)));
   const value = bytes / 2 ** (10 * power);
   const digits = power === 0 || Number.isInteger(value) ? 0 : value < 100 ? 1 : 0;
@@ -27,7 +27,7 @@ function sized(bytes) {
 }
 
 /** A count with its thousands, millions or billions in one letter. */
-function counted(n) {
+function readableCount(n) {
   const step = [[1e9, "B"], [1e6, "M"], [1e3, "k"]].find(([size]) => n >= size) ?? [1, ""];
   const value = n / step[0];
   return `${fixed(value, Number.isInteger(value) || value >= 100 ? 0 : 1)}${step[1]}`;
@@ -35,15 +35,15 @@ function counted(n) {
 
 // How each measure is scaled, marked along an axis and written.
 const AXES = {
-  bytes: { base: 4, tick: sized, write: (v) => `${grouped(Math.round(v))} bytes` },
-  longest: { base: 4, tick: sized, write: (v) => `${grouped(v)} bytes` },
+  bytes: { base: 4, tick: readableBytes, write: (v) => `${withCommas(Math.round(v))} bytes` },
+  longest: { base: 4, tick: readableBytes, write: (v) => `${withCommas(v)} bytes` },
   intensity: { base: 2, tick: String, write: (v) => `${v}` },
-  params: { base: 10, tick: counted, write: grouped },
+  params: { base: 10, tick: readableCount, write: withCommas },
   year: { tick: String, write: (v) => String(Math.round(v)) },
 };
 
 function render({ model, el }) {
-  const { controls, body, say } = frame(el, model.get("label"));
+  const { controls, body, announce } = frame(el, model.get("label"));
   const data = model.get("data");
   const { machine } = data;
   el.classList.add("plane");
@@ -82,13 +82,13 @@ function render({ model, el }) {
 
   // Controls.
   const options = Object.entries(data.measures);
-  const axis = (name, other, label) => {
+  const axisControl = (name, other, label) => {
     const id = uid();
     const input = h("select", { id }, ...options.map(([, text]) => h("option", {}, text)));
     input.addEventListener("change", () => {
       const [value] = options[input.selectedIndex];
       if (value === model.get(other)) model.set(other, model.get(name)); // the two change places
-      put(model, name, value);
+      setTrait(model, name, value);
     });
     watch(model, [name], () => (input.selectedIndex = options.findIndex(([value]) => value === model.get(name))));
     return h("div", { class: "control" }, h("label", { for: id }, label), input);
@@ -106,7 +106,7 @@ function render({ model, el }) {
       const input = h("input", { type: "checkbox" });
       input.addEventListener("change", () => {
         const shown = data.variants.map((variant) => variant.name);
-        put(model, "shown", shown.filter((other) => (other === name ? input.checked : model.get("shown").includes(other))));
+        setTrait(model, "shown", shown.filter((other) => (other === name ? input.checked : model.get("shown").includes(other))));
       });
       watch(model, ["shown"], () => {
         input.checked = model.get("shown").includes(name);
@@ -117,17 +117,17 @@ function render({ model, el }) {
   const year = (name, label) => slider(model, name, { label, values: data.years });
   const found = h("select", { id: uid() });
   const gone = h("option");
-  found.addEventListener("change", () => put(model, "model", found.value));
+  found.addEventListener("change", () => setTrait(model, "model", found.value));
   const ridgeBox = h("input", { type: "checkbox" });
-  ridgeBox.addEventListener("change", () => put(model, "ridge", ridgeBox.checked));
+  ridgeBox.addEventListener("change", () => setTrait(model, "ridge", ridgeBox.checked));
   watch(model, ["ridge"], () => {
     ridgeBox.checked = model.get("ridge");
   });
   const latent = data.variants.filter(({ name }) => data.models.some(({ variant, naive }) => naive && variant === name)).map(({ name }) => name);
   controls.append(
-    axis("x", "y", "across"),
-    axis("y", "x", "up"),
-    slider(model, "context", { label: "tokens kept", values: data.contexts, format: grouped }),
+    axisControl("x", "y", "across"),
+    axisControl("y", "x", "up"),
+    slider(model, "context", { label: "tokens kept", values: data.contexts, format: withCommas }),
     legend,
     h("div", { class: "years" }, year("from_year", "from"), year("to_year", "to")),
     dropdown(model, "family", { label: "family", options: [data.all, ...data.families].map((name) => [name, name]) }),
@@ -258,13 +258,13 @@ function render({ model, el }) {
   /** What is read of a model, in parts. */
   function facts(entry) {
     const { longest, intensity } = cachedBy(entry);
-    const context = grouped(model.get("context"));
+    const context = withCommas(model.get("context"));
     const each = AXES.bytes.write(measures.bytes(entry));
     const flops = `${intensity} FLOP${intensity === 1 ? "" : "s"}`;
     const mean = entry.windowed ? `, the mean over ${context} tokens,` : "";
-    const long = entry.max_context === null ? "" : ` At its longest context, ${grouped(entry.max_context)} tokens, the cache takes ${sized(longest)}.`;
+    const long = entry.max_context === null ? "" : ` At its longest context, ${withCommas(entry.max_context)} tokens, the cache takes ${readableBytes(longest)}.`;
     const words = `${entry.sizes}. A token takes ${each} of cache${mean} and a decode step does ${flops} for each byte of it.`;
-    return { words, more: `${long} The attention has ${grouped(entry.params)} parameters.`, note: entry.note ? ` ${entry.note}` : "" };
+    return { words, more: `${long} The attention has ${withCommas(entry.params)} parameters.`, note: entry.note ? ` ${entry.note}` : "" };
   }
 
   const title = (entry) => `${entry.name} (${entry.year}, ${entry.variant})`;
@@ -330,7 +330,7 @@ function render({ model, el }) {
     cursor.setAttribute("aria-valuetext", at ? spoken(at) : `${name} is not shown`);
     read();
     redraw();
-    say(`${at ? spoken(at) : heading.textContent} ${about.textContent}`);
+    announce(`${at ? spoken(at) : heading.textContent} ${about.textContent}`);
   }
 
   /** Move the cursor through the points in the order of an axis. */
@@ -340,7 +340,7 @@ function render({ model, el }) {
     const order = [...points].sort((a, b) => a[axis] - b[axis] || a[other] - b[other]);
     const at = order.indexOf(chosen());
     const next = at < 0 ? (by < 0 ? order.length - 1 : 0) : clamp(at + by, 0, order.length - 1);
-    if (next !== at) put(model, "model", order[next].models[0].name);
+    if (next !== at) setTrait(model, "model", order[next].models[0].name);
   }
 
   /** The points near a pointer, the nearest first. */
@@ -366,7 +366,7 @@ function render({ model, el }) {
     const next = again < 0 ? near[0] : under[(again + 1) % under.length];
     if (!next) return;
     if (next.point === chosen()) choose();
-    else put(model, "model", next.point.models[0].name);
+    else setTrait(model, "model", next.point.models[0].name);
   });
   cursor.addEventListener("keydown", (event) => {
     const steps = {
@@ -385,8 +385,8 @@ function render({ model, el }) {
   });
 
   const pushes = [
-    follow(model, ["from_year"], () => model.get("from_year") > model.get("to_year") && put(model, "to_year", model.get("from_year"))),
-    follow(model, ["to_year"], () => model.get("from_year") > model.get("to_year") && put(model, "from_year", model.get("to_year"))),
+    follow(model, ["from_year"], () => model.get("from_year") > model.get("to_year") && setTrait(model, "to_year", model.get("from_year"))),
+    follow(model, ["to_year"], () => model.get("from_year") > model.get("to_year") && setTrait(model, "from_year", model.get("to_year"))),
   ];
   const ends = [watch(model, TRAITS, draw), follow(model, ["model"], choose), ...pushes];
   return () => ends.forEach((end) => end());

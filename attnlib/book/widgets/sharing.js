@@ -7,7 +7,7 @@ const GAP = 0.09; // between boxes, as a share of one query head's place
 const Y = { query: 18, box: 28, kv: 108, title: 182, cache: 192, row: 22, block: 18 };
 
 function render({ model, el }) {
-  const { controls, body, say } = frame(el, model.get("label"));
+  const { controls, body, announce } = frame(el, model.get("label"));
   const data = model.get("data");
   const H = data.heads;
   const unshared = data.options[0].name; // the variant with as many KV heads as query heads
@@ -80,15 +80,15 @@ function render({ model, el }) {
     }
 
     // Numbers of heads, as many as have room; the chosen ones in any case.
-    const number = (at, all, pitch, where, y) => {
+    const label = (at, all, pitch, where, y) => {
       const step = Math.ceil(24 / pitch);
       for (let i = 0; i < all; i++) {
         if (i === at) text(where(i) + unit / 2, y, i, bold);
         else if (i % step === 0 && Math.abs(i - at) * pitch >= 20) text(where(i) + unit / 2, y, i, middle);
       }
     };
-    number(chosen(), H, unit, x, Y.query - 5);
-    number(on, count, unit * G, place, Y.kv + Y.box + 14);
+    label(chosen(), H, unit, x, Y.query - 5);
+    label(on, count, unit * G, place, Y.kv + Y.box + 14);
     if (unit / 2 - gap >= 14) {
       for (let kv = 0; kv < count; kv++) {
         text(place(kv) + unit / 4, Y.kv + 18, "K", middle);
@@ -142,10 +142,10 @@ function render({ model, el }) {
     const { kv, G, bytes, total, ratio } = option();
     const rows = [
       ["G, query heads per key/value head", G],
-      ["cache of a token, one layer", `${grouped(bytes)} bytes`],
+      ["cache of a token, one layer", `${withCommas(bytes)} bytes`],
       [`compared with ${unshared}`, ratio],
     ];
-    if (data.layers > 1) rows.splice(2, 0, [`cache of a token, ${data.layers} layers`, `${grouped(total)} bytes`]);
+    if (data.layers > 1) rows.splice(2, 0, [`cache of a token, ${data.layers} layers`, `${withCommas(total)} bytes`]);
     numbers.replaceChildren(
       h("tbody", {}, ...rows.map(([name, value]) => h("tr", {}, h("th", { scope: "row" }, name), h("td", {}, value)))),
     );
@@ -157,7 +157,7 @@ function render({ model, el }) {
     node.setAttribute("aria-label", `${title()}. ${group()}`);
     point();
     const compared = G === 1 ? `as ${unshared}` : `${ratio} of ${unshared}`;
-    say(`${title()}; ${grouped(bytes)} bytes a token and layer, ${compared}. ${group()}`);
+    announce(`${title()}; ${withCommas(bytes)} bytes a token and layer, ${compared}. ${group()}`);
   }
 
   /** The query head a pointer means: in the rows its own place, in the cache the pair's first. */
@@ -181,7 +181,7 @@ function render({ model, el }) {
   node.addEventListener("pointerleave", () => hover(null));
   node.addEventListener("click", (event) => {
     const head = headAt(event);
-    if (head !== null) put(model, "head", head);
+    if (head !== null) setTrait(model, "head", head);
   });
   return watch(model, ["n_kv_heads", "head"], draw);
 }

@@ -2,7 +2,7 @@
 // their result on one scale, and its FLOPs. The last step shows tiles of small matrices instead.
 
 function render({ model, el }) {
-  const { controls, body, say } = frame(el, model.get("label"));
+  const { controls, body, announce } = frame(el, model.get("label"));
   el.classList.add("stepper");
   const { forms, sizes, rotation, tokens } = model.get("data");
   const names = [...forms, rotation].map(({ name }) => name);
@@ -10,10 +10,10 @@ function render({ model, el }) {
     ["w_q", "w_uk", "rotations", "products"].map((part) => [part, spread(rotation[part])]),
   );
 
-  const move = (by) => () => put(model, "step", clamp(model.get("step") + by, 0, names.length - 1));
+  const move = (by) => () => setTrait(model, "step", clamp(model.get("step") + by, 0, names.length - 1));
   const back = h("button", { type: "button", onclick: move(-1) }, "← Previous");
   const next = h("button", { type: "button", onclick: move(1) }, "Next →");
-  const long = slider(model, "cached", { label: "cached tokens, S", values: tokens, format: grouped });
+  const long = slider(model, "cached", { label: "cached tokens, S", values: tokens, format: withCommas });
   const far = slider(model, "distance", {
     label: "relative position",
     values: rotation.changes.map((_, d) => d),
@@ -43,7 +43,7 @@ function render({ model, el }) {
   const cost = (form, here) => {
     const [bytes, flops] = [evaluate(form.bytes, here), flopsOf(form, here)];
     const [whole, tenths] = fixed(flops / bytes, 1).split(".");
-    return [grouped(bytes), grouped(flops), `${grouped(whole)}.${tenths}`];
+    return [withCommas(bytes), withCommas(flops), `${withCommas(whole)}.${tenths}`];
   };
 
   /** A matrix: its name, its rectangle, its size, and what becomes of it. */
@@ -53,7 +53,7 @@ function render({ model, el }) {
     const cut = columns === "S" ? "cut crosswise" : rows === "S" ? "cut lengthwise" : "";
     const style = `--rows: ${length(rows)}; --columns: ${length(columns)}`;
     const box = h("div", { class: `sides ${upright ? "upright" : ""} ${cut}`, style }, ...boxes);
-    const size = (side, { tokens }) => grouped(side === "S" ? tokens : side);
+    const size = (side, here) => withCommas(side === "S" ? here.tokens : side);
     return h(
       "div",
       { class: "matrix" },
@@ -69,7 +69,7 @@ function render({ model, el }) {
     const grows = flops[0][1].includes("tokens");
     const words = [
       h("b", {}, `${i + 1}. ${name}`),
-      counting("span", { class: "flops" }, (here) => `${grouped(evaluate(flops, here))} FLOPs`),
+      counting("span", { class: "flops" }, (here) => `${withCommas(evaluate(flops, here))} FLOPs`),
       h("span", { class: "note" }, grows ? "grows with S" : "the same at every S"),
     ];
     const factors = [picture(a), h("span", {}, "·"), picture(b), h("span", {}, "="), picture(result)];
@@ -92,9 +92,9 @@ function render({ model, el }) {
     h("thead", {}, h("tr", {}, ...heads.map((head) => h("th", { scope: "col" }, head)))),
     h("tbody", {}, ...lines),
   );
-  const legend = counting("p", { class: "note" }, ({ tokens, n_heads }) =>
-    `Sides to scale, but for S, which is cut short (it would be ${grouped(Math.round(tokens / length("S")))} times as long), and for vectors, drawn thicker. ` +
-    `A stack: one for each of ${n_heads} heads. Striped: made from the cache in this step. Purple: latents. Blue, vermilion, green: queries, keys, values. Grey: weights.`,
+  const legend = counting("p", { class: "note" }, (here) =>
+    `Sides to scale, but for S, which is cut short (it would be ${withCommas(Math.round(here.tokens / length("S")))} times as long), and for vectors, drawn thicker. ` +
+    `A stack: one for each of ${here.n_heads} heads. Striped: made from the cache in this step. Purple: latents. Blue, vermilion, green: queries, keys, values. Grey: weights.`,
   );
   const counted = h("div", {}, h("div", { class: "wide" }, costs), ...stages, legend);
   const blocked = h("div", {});
@@ -110,7 +110,7 @@ function render({ model, el }) {
       else line.removeAttribute("aria-current");
     });
     const [bytes, flops, perByte] = cost(forms[step], here);
-    say(`Step ${step + 1}, ${forms[step].name}, ${grouped(here.tokens)} cached tokens: ${bytes} bytes of cache, ${flops} FLOPs, ${perByte} FLOPs a byte`);
+    announce(`Step ${step + 1}, ${forms[step].name}, ${withCommas(here.tokens)} cached tokens: ${bytes} bytes of cache, ${flops} FLOPs, ${perByte} FLOPs a byte`);
   }
 
   const [d_model, D, d_c] = rotation.shape;
@@ -124,11 +124,11 @@ function render({ model, el }) {
   const R = shown("R", "rotations", D, D);
   const product = shown("product", "products", d_model, d_c);
   const changed = h("span", { class: "flops" });
-  const row = (middle, result, title, number, note) => {
+  const row = (middle, result, title, change, note) => {
     const signs = ["·", "·", "="].slice(middle ? 0 : 1).map((sign) => h("span", {}, sign));
     const factors = [shown("(W^Q)^T", "w_q", d_model, D), middle, shown("W^UK", "w_uk", D, d_c), result];
     const nodes = factors.filter(Boolean).flatMap(({ figure }, i) => (i ? [signs[i - 1], figure] : [figure]));
-    const words = h("div", { class: "words" }, h("b", {}, title), number, h("span", { class: "note" }, note));
+    const words = h("div", { class: "words" }, h("b", {}, title), change, h("span", { class: "note" }, note));
     return h("div", { class: "product tiled" }, h("div", { class: "factors" }, ...nodes), words);
   };
   blocked.append(
@@ -159,7 +159,7 @@ function render({ model, el }) {
     product.paint(part("products", d_model, d_c, d));
     const change = fixed(rotation.changes[d]);
     changed.textContent = `largest change: ${change}`;
-    say(`Relative position ${d}: the product with RoPE has changed by up to ${change}, without it by 0.00`);
+    announce(`Relative position ${d}: the product with RoPE has changed by up to ${change}, without it by 0.00`);
   }
 
   function draw() {
@@ -182,9 +182,9 @@ const spread = ({ limit, packed }) => unpack(packed).map((share) => (2 * share -
 /** Text in which what follows ^ is raised. */
 const raised = (text) => text.split(/\^(\w+)/).map((part, i) => (i % 2 ? h("sup", {}, part) : part));
 
-/** A small matrix as tiles, which `paint` gives other values: hue and bar tell the sign, strength the size. */
-function tiled(values, rows, columns, limit) {
-  const tiles = [...values].map((_, i) => {
+/** A small matrix as tiles, which `paint` repaints: hue and bar show the sign, opacity the size. */
+function tiled(initial, rows, columns, limit) {
+  const tiles = [...initial].map((_, i) => {
     const [x, y] = [18 * (i % columns), 18 * Math.floor(i / columns)];
     return [s("rect", { x, y, width: 18, height: 18 }), s("path", { d: `M${x + 6} ${y + 9}h6` })];
   });
@@ -195,7 +195,7 @@ function tiled(values, rows, columns, limit) {
       tile.setAttribute("fill-opacity", share.toFixed(3));
       bar.setAttribute("stroke-opacity", values[i] < 0 && share > 0.02 ? 1 : 0);
     });
-  paint(values);
+  paint(initial);
   const style = `width: calc(var(--tile) * ${columns})`;
   const node = s("svg", { class: "tiles", "aria-hidden": "true", style, viewBox: `0 0 ${18 * columns} ${18 * rows}` }, ...tiles.flat());
   return { node, paint };
