@@ -37,7 +37,7 @@ function render({ model, el }) {
   const { controls, body, announce } = frame(el, model.get("label"));
   el.classList.add("explorer");
   const limit = (name) => ({ min: 1, max: data.limits[name] });
-  let quiet = false; // several traits are being set at once
+  let quiet = false; // while several traits are being set at once
 
   function setAll(values) {
     quiet = true;
@@ -47,7 +47,7 @@ function render({ model, el }) {
     draw();
   }
 
-  /** A number, and a slider over its powers of two. */
+  /** A number field, with a slider over powers of two. */
   function power(name, { label, from, to, unit }) {
     const node = number(model, name, { label, ...limit(name) });
     const input = h("input", { type: "range", min: from, max: to, step: 1, "aria-label": `${label}, powers of two` });
@@ -66,7 +66,7 @@ function render({ model, el }) {
   list.addEventListener("change", () => {
     setAll({ ...data.models[list.value]?.sizes, model: list.value });
     for (const [name, box] of Object.entries(boxes)) {
-      const input = box.querySelector("input"); // what was refused gives way to the model's size
+      const input = box.querySelector("input"); // the model's size replaces invalid input
       input.value = model.get(name);
       input.dispatchEvent(new Event("input"));
     }
@@ -84,7 +84,7 @@ function render({ model, el }) {
     memory,
   );
 
-  // The sizes: one line, which opens into fields.
+  // The sizes: a line that opens into fields.
   const summary = h("summary");
   const uneven = h("p", { class: "note", role: "alert" });
   const usedBy = (size) =>
@@ -144,7 +144,7 @@ function render({ model, el }) {
     isLive(model) ? null : h("p", { class: "link" }, link, shown),
   );
 
-  let now; // all that is shown, computed from the traits
+  let now; // everything shown, computed from the traits
 
   /** How many KV heads the query heads share. */
   const sharing = ({ n_heads, n_kv_heads }) => (n_kv_heads === 1 ? "one" : n_kv_heads === n_heads ? "all" : "some");
@@ -193,7 +193,7 @@ function render({ model, el }) {
     const fits = `${few} such user${main.users < 2n ? " fits" : "s fit"}`;
     answer.replaceChildren(`${whose} keeps `, h("strong", {}, `${amount(main.cache, GiB)} GiB`), ` for ${users} with ${each}. In ${have}, `, h("strong", {}, fits), ".");
 
-    // Bars: the largest is as long as the place, unless the memory is a little longer.
+    // Bars: the largest fills the width, unless the memory is a little larger.
     const largest = Math.max(...now.variants.map(({ cache }) => Number(cache)));
     const room = Number(now.bytes);
     const full = room < 2.5 * largest ? Math.max(largest, room) : largest;
@@ -229,7 +229,7 @@ function render({ model, el }) {
     remember();
   }
 
-  /** A number that may break behind a comma, if it is longer than any row has room for. */
+  /** A number that may break after a comma, if it is too long for any row. */
   const breakable = (text) => (text.length < 16 ? [text] : text.split(/(?<=,)/).flatMap((part) => [part, h("wbr")]));
 
   /** One line per variant, the memory across them, and a mark where each line meets it. */
@@ -268,7 +268,7 @@ function render({ model, el }) {
     let last = Infinity;
     const named = [["memory", room], ...now.variants.map(({ name, at }) => [name, at(high)])];
     for (const [name, value] of named.sort((a, b) => a[1] - b[1])) {
-      last = Math.min(y(value), last - 14); // names keep a line's distance
+      last = Math.min(y(value), last - 14); // names are at least one line apart
       nodes.push(s("text", { x: right + 5, y: last, "dominant-baseline": "middle" }, name));
     }
     const met = now.variants.filter(({ crossing }) => crossing >= low && crossing <= high).sort((a, b) => Number(a.crossing - b.crossing));
@@ -284,9 +284,9 @@ function render({ model, el }) {
     return nodes;
   }
 
-  // The address of the page says what the reader chose, where no kernel keeps it.
+  // Without a kernel, the address of the page stores the reader's choices.
   let timer = 0;
-  let settled = false; // nothing is written before the reader has done something
+  let settled = false; // nothing is stored before the reader has changed something
 
   function address() {
     const url = new URL(location.href);
@@ -304,7 +304,7 @@ function render({ model, el }) {
       try {
         history.replaceState(history.state, "", address());
       } catch {
-        // a page on disk may not rewrite its address everywhere; the button still has it
+        // some browsers refuse this for pages on disk; the button works all the same
       }
     }, 300);
     shown.hidden = true;
@@ -312,23 +312,23 @@ function render({ model, el }) {
   }
 
   function recall() {
-    const asked = new URLSearchParams(location.search);
-    const found = {};
-    const admitted = { model: [...Object.keys(data.models), data.own], unit: Object.keys(data.units) };
-    for (const [name, values] of Object.entries(admitted)) if (values.includes(asked.get(name))) found[name] = asked.get(name);
+    const parameters = new URLSearchParams(location.search);
+    const state = {};
+    const choices = { model: [...Object.keys(data.models), data.own], unit: Object.keys(data.units) };
+    for (const [name, values] of Object.entries(choices)) if (values.includes(parameters.get(name))) state[name] = parameters.get(name);
     const whole = (name, short, fits) => {
-      const value = /^\d{1,9}$/.test(asked.get(short) ?? "") ? Number(asked.get(short)) : 0;
-      if (fits(value)) found[name] = value;
+      const value = /^\d{1,9}$/.test(parameters.get(short) ?? "") ? Number(parameters.get(short)) : 0;
+      if (fits(value)) state[name] = value;
     };
     whole("bits", "bits", (value) => data.formats.some(([bits]) => bits === value));
     const inside = (name) => (value) => value >= 1 && value <= data.limits[name];
     for (const name of ["context", "users", "memory"]) whole(name, name, inside(name));
-    if (found.model === data.own) {
+    if (state.model === data.own) {
       for (const [name, short] of Object.entries(SIZES)) whole(name, short, inside(name));
-      found.v_head_dim ??= found.head_dim ?? model.get("v_head_dim");
-    } else Object.assign(found, data.models[found.model]?.sizes);
-    geometry.open = found.model === data.own;
-    for (const [name, value] of Object.entries(found)) model.set(name, value);
+      state.v_head_dim ??= state.head_dim ?? model.get("v_head_dim");
+    } else Object.assign(state, data.models[state.model]?.sizes);
+    geometry.open = state.model === data.own;
+    for (const [name, value] of Object.entries(state)) model.set(name, value);
   }
 
   async function copy() {
@@ -337,7 +337,7 @@ function render({ model, el }) {
       link.textContent = "Copied";
       announce("Link copied.");
     } catch {
-      shown.hidden = false; // no leave to write the clipboard: here it is to copy
+      shown.hidden = false; // no permission to write the clipboard: show the link instead
       shown.value = address();
       shown.focus();
       shown.select();

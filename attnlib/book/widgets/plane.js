@@ -18,7 +18,7 @@ const TRAITS = ["x", "y", "context", "form", "family", "from_year", "to_year", "
 
 const BYTES = ["bytes", "KiB", "MiB", "GiB", "TiB", "PiB"];
 
-/** Bytes in the largest binary unit that leaves a whole part. */
+/** Bytes in the largest binary unit in which they are at least 1. */
 function readableBytes(bytes) {
   const power = Math.max(0, Math.min(BYTES.length - 1, Math.floor(Math.log2(bytes) / 10)));
   const value = bytes / 2 ** (10 * power);
@@ -26,14 +26,14 @@ function readableBytes(bytes) {
   return `${fixed(value, digits)} ${BYTES[power]}`;
 }
 
-/** A count with its thousands, millions or billions in one letter. */
+/** A count with one letter for thousands, millions or billions. */
 function readableCount(n) {
   const step = [[1e9, "B"], [1e6, "M"], [1e3, "k"]].find(([size]) => n >= size) ?? [1, ""];
   const value = n / step[0];
   return `${fixed(value, Number.isInteger(value) || value >= 100 ? 0 : 1)}${step[1]}`;
 }
 
-// How each measure is scaled, marked along an axis and written.
+// How each measure is scaled, labelled along an axis, and written.
 const AXES = {
   bytes: { base: 4, tick: readableBytes, write: (v) => `${withCommas(Math.round(v))} bytes` },
   longest: { base: 4, tick: readableBytes, write: (v) => `${withCommas(v)} bytes` },
@@ -52,11 +52,11 @@ function render({ model, el }) {
   // Within a year, variants are side by side.
   const lanes = Object.fromEntries(data.variants.map(({ name }, i) => [name, (0.72 / data.variants.length) * (i - (data.variants.length - 1) / 2)]));
   let hovered = null; // the point under the pointer
-  let points = []; // all that are shown, each with its models
-  let rest = []; // values of the models that a filter took away
-  let places = []; // pixels of the points
+  let points = []; // the points shown, each with its models
+  let rest = []; // values of the models that are filtered out
+  let places = []; // the points in pixels
 
-  // What a model is worth on a measure.
+  // A model's value on each measure.
   const cachedBy = (entry) => (model.get("form") === "naive" && entry.naive) || entry;
   const measures = {
     bytes: (entry) => cachedBy(entry).cache[data.contexts.indexOf(model.get("context"))] / model.get("context"),
@@ -68,7 +68,7 @@ function render({ model, el }) {
   const domains = {};
   for (const name of Object.keys(measures)) domains[name] = domain(name);
 
-  /** From where to where an axis goes: so far that nothing moves it. */
+  /** The range of an axis, wide enough for all contexts and forms, so that it never moves. */
   function domain(name) {
     if (name === "year") return [data.years[0] - 0.5, data.years[data.years.length - 1] + 0.5];
     const all = data.models.flatMap((entry) => {
@@ -87,7 +87,7 @@ function render({ model, el }) {
     const input = h("select", { id }, ...options.map(([, text]) => h("option", {}, text)));
     input.addEventListener("change", () => {
       const [value] = options[input.selectedIndex];
-      if (value === model.get(other)) model.set(other, model.get(name)); // the two change places
+      if (value === model.get(other)) model.set(other, model.get(name)); // swap the two
       setTrait(model, name, value);
     });
     watch(model, [name], () => (input.selectedIndex = options.findIndex(([value]) => value === model.get(name))));
@@ -136,7 +136,7 @@ function render({ model, el }) {
     h("div", { class: "control" }, h("label", { for: found.id }, "model"), found),
   );
 
-  // The drawing, which is one stop of the Tab key, and what is read beside it.
+  // The drawing, which is one stop of the Tab key, and the text below it.
   const { node, draw: redraw } = chart(400, paint, { left: 62, right: 14, top: 26, bottom: 40 });
   node.removeAttribute("role");
   node.setAttribute("aria-hidden", "true");
@@ -162,7 +162,7 @@ function render({ model, el }) {
     entry.year <= model.get("to_year") &&
     (model.get("family") === data.all || model.get("family") === entry.family);
 
-  /** Put all models on their points, those of one place together. */
+  /** Group all models by their points. */
   function place() {
     const [ofX, ofY] = [measures[model.get("x")], measures[model.get("y")]];
     const at = new Map();
@@ -177,10 +177,10 @@ function render({ model, el }) {
     points = [...at.values()].sort((a, b) => a.x - b.x || a.y - b.y);
   }
 
-  /** The point of the chosen model; none if a filter or an axis leaves it out. */
+  /** The point of the chosen model; undefined if a filter or an axis leaves it out. */
   const chosen = () => points.find(({ models }) => models.some(({ name }) => name === model.get("model")));
 
-  /** Where an axis has its ticks. */
+  /** The ticks of an axis. */
   function ticks(name, length, room) {
     const [low, high] = domains[name];
     const { base, tick } = AXES[name];
@@ -225,22 +225,22 @@ function render({ model, el }) {
     return nodes;
   }
 
-  /** The machine's line across the FLOPs a byte, wherever they are. */
+  /** The machine's ridge point as a line, if FLOPs per byte are on an axis. */
   function ridge({ left, right, top, bottom }, x, y) {
     if (!machine || !model.get("ridge")) return [];
     const text = `${machine.name}: ${fixed(machine.intensity, 0)}`;
     if (model.get("y") === "intensity") {
       const at = y(machine.intensity);
       const wide = right - left > 420;
-      const said = wide ? `${text} FLOPs a byte; above it the arithmetic takes longer than the reading` : text;
-      return [s("path", { class: "ridge", d: `M${left} ${at}H${right}` }), s("text", { class: "halo", x: right, y: at - 5, "text-anchor": "end" }, said)];
+      const label = wide ? `${text} FLOPs a byte; above it the arithmetic takes longer than the reading` : text;
+      return [s("path", { class: "ridge", d: `M${left} ${at}H${right}` }), s("text", { class: "halo", x: right, y: at - 5, "text-anchor": "end" }, label)];
     }
     if (model.get("x") !== "intensity") return [];
     const at = x(machine.intensity);
     return [s("path", { class: "ridge", d: `M${at} ${top}V${bottom}` }), s("text", { class: "halo", x: at - 5, y: top + 8, "text-anchor": "end" }, text)];
   }
 
-  /** A ring around a point, and its name beside it, within the plot. */
+  /** A ring around a point, with its name next to it inside the plot. */
   function named(point, [px, py], { left, right, top }) {
     const more = point.models.length - 1;
     const name = first(point).name + (more ? ` and ${more} more` : "");
@@ -252,10 +252,10 @@ function render({ model, el }) {
     ];
   }
 
-  /** The model that a point is named by: the chosen one, if it stands there. */
+  /** The model that names a point: the chosen one, if it is among the point's models. */
   const first = ({ models }) => models.find(({ name }) => name === model.get("model")) ?? models[0];
 
-  /** What is read of a model, in parts. */
+  /** The text about a model, in parts. */
   function facts(entry) {
     const { longest, intensity } = cachedBy(entry);
     const context = withCommas(model.get("context"));
@@ -269,14 +269,14 @@ function render({ model, el }) {
 
   const title = (entry) => `${entry.name} (${entry.year}, ${entry.variant})`;
 
-  /** A point in words, for those who do not see it. */
+  /** A point in words, for screen readers. */
   function spoken(point) {
     const others = point.models.filter((entry) => entry !== first(point)).map(title);
     const together = others.length ? ` At the same point: ${others.join(", ")}.` : "";
     return `${title(first(point))}: ${facts(first(point)).words}${together}`;
   }
 
-  /** Write what stands at the chosen point; under the pointer, its name in the plane is enough. */
+  /** Write the models of the chosen point; for one under the pointer, its name is enough. */
   function read() {
     const point = chosen();
     if (!point) {
@@ -317,7 +317,7 @@ function render({ model, el }) {
   function choose() {
     hovered = null;
     const name = model.get("model");
-    gone.remove(); // a model that is filtered out is in the list as long as it is chosen
+    gone.remove(); // a model that is filtered out stays in the list while it is chosen
     found.value = name;
     if (found.value !== name) {
       gone.textContent = name;
@@ -361,7 +361,7 @@ function render({ model, el }) {
   cursor.addEventListener("pointerleave", () => hover(null));
   cursor.addEventListener("click", (event) => {
     const near = pointsAt(event);
-    const under = near.filter(({ away }) => away <= R + 2); // marks may lie on each other
+    const under = near.filter(({ away }) => away <= R + 2); // marks may overlap
     const again = under.findIndex(({ point }) => point === chosen());
     const next = again < 0 ? near[0] : under[(again + 1) % under.length];
     if (!next) return;
@@ -388,6 +388,6 @@ function render({ model, el }) {
     follow(model, ["from_year"], () => model.get("from_year") > model.get("to_year") && setTrait(model, "to_year", model.get("from_year"))),
     follow(model, ["to_year"], () => model.get("from_year") > model.get("to_year") && setTrait(model, "from_year", model.get("to_year"))),
   ];
-  const ends = [watch(model, TRAITS, draw), follow(model, ["model"], choose), ...pushes];
-  return () => ends.forEach((end) => end());
+  const stops = [watch(model, TRAITS, draw), follow(model, ["model"], choose), ...pushes];
+  return () => stops.forEach((stop) => stop());
 }

@@ -1,4 +1,4 @@
-// The scaling explorer: all scores, one query's weights, all queries' Jacobians, and the numbers.
+// The scaling explorer: all scores, one query's weights, all queries' Jacobians, and a table.
 
 const SCALE_NAMES = { "1": "none", "1/sqrt(D)": "1/√D", "1/D": "1/D" };
 const score = (x) => fixed(x, Math.abs(x) < 10 ? 2 : 1);
@@ -23,8 +23,8 @@ function render({ model, el }) {
   const normBins = norms.length / (widths.length * scales.length);
   let now;
 
-  /** Look up all that is drawn for a width, a scale and a query. */
-  function look() {
+  /** All that is drawn for the chosen width, scale and query. */
+  function lookUp() {
     const query = model.get("query");
     const at = widths.indexOf(model.get("width"));
     const j = scales.indexOf(model.get("scale"));
@@ -51,7 +51,7 @@ function render({ model, el }) {
   const apart = (name, edges, bottom) =>
     s("path", { class: name, d: edges.map(([from, to, top]) => `M${from} ${bottom}V${top}H${to}V${bottom}`).join("") });
 
-  /** The same of bars that touch: one outline. */
+  /** The same for bars that touch: one outline. */
   const outline = (name, edges, bottom) =>
     s("path", { class: name, d: `M${edges[0][0]} ${bottom}${edges.map(([, to, top]) => `V${top}H${to}`).join("")}V${bottom}Z` });
 
@@ -176,7 +176,7 @@ function render({ model, el }) {
   );
 
   function draw() {
-    now = look();
+    now = lookUp();
     const { query, text } = now;
     const sigma = fixed(now.sigma);
     cells.flat().forEach((cell, i) => {

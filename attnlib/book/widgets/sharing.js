@@ -1,7 +1,7 @@
 // Head sharing: query heads above, the KV heads they read below, and under them the cache of a
 // few tokens, all blocks to the same scale.
 
-const LEFT = 62; // names of the rows
+const LEFT = 62; // pixels for the names of the rows
 const RIGHT = 6;
 const GAP = 0.09; // between boxes, as a share of one query head's place
 const Y = { query: 18, box: 28, kv: 108, title: 182, cache: 192, row: 22, block: 18 };
@@ -42,13 +42,13 @@ function render({ model, el }) {
   const option = () => data.options.find(({ kv }) => kv === model.get("n_kv_heads")) ?? data.options[0];
   const chosen = () => hovered ?? model.get("head");
 
-  /** The query heads that read a key/value head, first to last. */
+  /** The query heads that read a KV head, first to last. */
   const readers = (kv) => option().reads.flatMap((j, head) => (j === kv ? [head] : []));
 
-  /** The drawing. Boxes of one kind are one path: many heads cost no more than few. */
+  /** The drawing. Boxes of one kind are one path, so many heads cost no more than few. */
   function paint({ left, right }) {
     const { kv: count, G, reads } = option();
-    const unit = (right - left) / H; // the place of one query head, and of one pair K, V
+    const unit = (right - left) / H; // width of one query head's place, and of one pair K, V
     const gap = Math.max(0.8, Math.min(6, unit * GAP));
     const on = reads[chosen()];
     const paths = {};
@@ -79,7 +79,7 @@ function render({ model, el }) {
       for (let t = 0; t < data.tokens; t++) pair(kv, left + kv * unit, Y.cache + t * Y.row, Y.block);
     }
 
-    // Numbers of heads, as many as have room; the chosen ones in any case.
+    // Numbers of heads, as many as fit, and always those of the chosen ones.
     const label = (at, all, pitch, where, y) => {
       const step = Math.ceil(24 / pitch);
       for (let i = 0; i < all; i++) {
@@ -114,7 +114,7 @@ function render({ model, el }) {
     ];
   }
 
-  /** Which query heads share what the chosen one reads. */
+  /** The query heads that share the chosen one's KV head, in words. */
   function group() {
     const head = chosen();
     const kv = option().reads[head];
@@ -132,7 +132,7 @@ function render({ model, el }) {
     return `${name} with ${kv} key/value heads: each is shared by ${G} query heads`;
   }
 
-  /** Show the head under the pointer, or the chosen one. */
+  /** Show the head under the pointer, or else the chosen one. */
   function point() {
     members.textContent = group();
     redraw();
@@ -160,7 +160,7 @@ function render({ model, el }) {
     announce(`${title()}; ${withCommas(bytes)} bytes a token and layer, ${compared}. ${group()}`);
   }
 
-  /** The query head a pointer means: in the rows its own place, in the cache the pair's first. */
+  /** The query head under a pointer; in the cache, the first that reads the pair. */
   function headAt(event) {
     const area = node.getBoundingClientRect();
     const [, , width, height] = node.getAttribute("viewBox").split(" ").map(Number);

@@ -1,13 +1,13 @@
-// The MLA stepper. A form of the decode step is a list of products, each a row: two matrices and
-// their result on one scale, and its FLOPs. The last step shows tiles of small matrices instead.
+// The MLA stepper. Each form of the decode step is a list of products, drawn as rows: two matrices and
+// their result to one scale, and the FLOPs. The last step shows tiles of small matrices instead.
 
 function render({ model, el }) {
   const { controls, body, announce } = frame(el, model.get("label"));
   el.classList.add("stepper");
   const { forms, sizes, rotation, tokens } = model.get("data");
   const names = [...forms, rotation].map(({ name }) => name);
-  const turned = Object.fromEntries(
-    ["w_q", "w_uk", "rotations", "products"].map((part) => [part, spread(rotation[part])]),
+  const numbers = Object.fromEntries(
+    ["w_q", "w_uk", "rotations", "products"].map((part) => [part, unpackSigned(rotation[part])]),
   );
 
   const move = (by) => () => setTrait(model, "step", clamp(model.get("step") + by, 0, names.length - 1));
@@ -26,17 +26,19 @@ function render({ model, el }) {
     far,
   );
 
-  // One scale for all: the widest product of any form fills the narrowest page.
+  // One scale for all: the widest product of all forms fills the narrowest page.
   const length = (size) => (size === "S" ? sizes.kv_lora_rank / 2 : size);
   const widths = forms.flatMap(({ products }) =>
     products.map(({ matrices }) => matrices.reduce((sum, { columns }) => sum + length(columns), 0)),
   );
   el.style.setProperty("--units", Math.max(...widths));
 
-  const refresh = []; // what changes with S: each gets the sizes and sets its text
+  const refresh = []; // functions of the sizes that update the texts that depend on S
   const counting = (tag, attributes, text) => {
     const node = h(tag, attributes);
-    refresh.push((here) => (node.textContent = text(here)));
+    refresh.push((here) => {
+      node.textContent = text(here);
+    });
     return node;
   };
   const flopsOf = ({ products }, here) => products.reduce((sum, { flops }) => sum + evaluate(flops, here), 0);
@@ -46,10 +48,10 @@ function render({ model, el }) {
     return [withCommas(bytes), withCommas(flops), `${withCommas(whole)}.${tenths}`];
   };
 
-  /** A matrix: its name, its rectangle, its size, and what becomes of it. */
+  /** A matrix: its name, its rectangle, its size, and a note such as "cached". */
   function picture({ name, rows, columns, parts, note, shared }) {
     const upright = columns === "S" && rows !== 1;
-    const boxes = parts.map(([part, look]) => h("i", { class: look, style: `flex: ${length(part)}` }));
+    const boxes = parts.map(([part, classes]) => h("i", { class: classes, style: `flex: ${length(part)}` }));
     const cut = columns === "S" ? "cut crosswise" : rows === "S" ? "cut lengthwise" : "";
     const style = `--rows: ${length(rows)}; --columns: ${length(columns)}`;
     const box = h("div", { class: `sides ${upright ? "upright" : ""} ${cut}`, style }, ...boxes);
@@ -57,10 +59,10 @@ function render({ model, el }) {
     return h(
       "div",
       { class: "matrix" },
-      h("span", {}, ...raised(name)),
+      h("span", {}, ...withSuperscripts(name)),
       h("div", { class: shared ? "one" : "stack" }, box),
       counting("span", { class: "size" }, (here) => `${size(rows, here)} × ${size(columns, here)}`),
-      note ? h("span", { class: note === "cached" ? "size kept" : "size" }, ...raised(note)) : null,
+      note ? h("span", { class: note === "cached" ? "size kept" : "size" }, ...withSuperscripts(note)) : null,
     );
   }
 
@@ -77,9 +79,9 @@ function render({ model, el }) {
   }
 
   const stages = forms.map(({ formula: [before, bracket, after], point, products }) => {
-    const score = ["score = ", ...raised(before), h("b", {}, ...raised(bracket)), ...raised(`${after} + rotary part`)];
-    const said = h("p", { class: "formula" }, h("span", {}, ...score), h("span", { class: "note" }, ...raised(point)));
-    return h("div", { class: "stage" }, said, ...products.map(productRow));
+    const score = ["score = ", ...withSuperscripts(before), h("b", {}, ...withSuperscripts(bracket)), ...withSuperscripts(`${after} + rotary part`)];
+    const formula = h("p", { class: "formula" }, h("span", {}, ...score), h("span", { class: "note" }, ...withSuperscripts(point)));
+    return h("div", { class: "stage" }, formula, ...products.map(productRow));
   });
   const heads = [h("span", { class: "named" }, "one step of one layer"), "cache read, bytes", "FLOPs", "FLOPs a byte"];
   const lines = forms.map((form, i) => {
@@ -102,8 +104,10 @@ function render({ model, el }) {
 
   function drawForm(step) {
     const here = { ...sizes, tokens: model.get("cached") };
-    for (const set of refresh) set(here);
-    stages.forEach((stage, i) => (stage.hidden = i !== step));
+    for (const update of refresh) update(here);
+    stages.forEach((stage, i) => {
+      stage.hidden = i !== step;
+    });
     lines.forEach((line, i) => {
       line.classList.toggle("on", i === step);
       if (i === step) line.setAttribute("aria-current", "step");
@@ -115,11 +119,11 @@ function render({ model, el }) {
 
   const [d_model, D, d_c] = rotation.shape;
   const part = (name, rows, columns, which = 0) =>
-    turned[name].slice(which * rows * columns, (which + 1) * rows * columns);
+    numbers[name].slice(which * rows * columns, (which + 1) * rows * columns);
   const shown = (name, key, rows, columns) => {
     const tiles = tiled(part(key, rows, columns), rows, columns, rotation[key].limit);
     const size = h("span", { class: "size" }, `${rows} × ${columns}`);
-    return { ...tiles, figure: h("div", { class: "matrix" }, h("span", {}, ...raised(name)), tiles.node, size) };
+    return { ...tiles, figure: h("div", { class: "matrix" }, h("span", {}, ...withSuperscripts(name)), tiles.node, size) };
   };
   const R = shown("R", "rotations", D, D);
   const product = shown("product", "products", d_model, d_c);
@@ -135,7 +139,7 @@ function render({ model, el }) {
     h(
       "p",
       { class: "formula" },
-      h("span", {}, "score = ", ...raised("h^T (W^Q)^T "), h("b", {}, "R"), ...raised(" W^UK c")),
+      h("span", {}, "score = ", ...withSuperscripts("h^T (W^Q)^T "), h("b", {}, "R"), ...withSuperscripts(" W^UK c")),
       h("span", { class: "note" }, "With RoPE on the keys, a rotation R by the relative position stands in between."),
     ),
     row(R, product, "RoPE on these keys", changed, "Another product at every distance: no single carried query can serve all cached tokens."),
@@ -176,11 +180,11 @@ function render({ model, el }) {
   return watch(model, ["step", "cached", "distance"], draw);
 }
 
-/** Numbers of both signs, from what `signed` in stepper.py packed. */
-const spread = ({ limit, packed }) => unpack(packed).map((share) => (2 * share - 1) * limit);
+/** Numbers of both signs, packed by `signed` in stepper.py. */
+const unpackSigned = ({ limit, packed }) => unpack(packed).map((share) => (2 * share - 1) * limit);
 
-/** Text in which what follows ^ is raised. */
-const raised = (text) => text.split(/\^(\w+)/).map((part, i) => (i % 2 ? h("sup", {}, part) : part));
+/** Text in which letters after ^ are superscripts. */
+const withSuperscripts = (text) => text.split(/\^(\w+)/).map((part, i) => (i % 2 ? h("sup", {}, part) : part));
 
 /** A small matrix as tiles, which `paint` repaints: hue and bar show the sign, opacity the size. */
 function tiled(initial, rows, columns, limit) {
