@@ -6,6 +6,7 @@ PY := .venv/bin/python
 # What is wanted of a target: make test STEPS="lint unit", make notebooks CHAPTERS=chapters/02-*
 STEPS :=
 CHAPTERS :=
+OPTIONS :=
 
 # A set-up is good for this folder and these pins; a moved or half-made one is made again.
 ifneq ($(shell cat .venv/ready 2>/dev/null),$(shell pwd -P))
@@ -86,6 +87,11 @@ format: .venv/ready ## format the code and correct what ruff can
 .PHONY: bench-site
 bench-site: site ## measure the built pages: payload, cold load, interaction
 	@$(PY) tools/bench_site.py
+
+# A borrowed machine has no .venv, and its own Python has torch.
+.PHONY: gpu-check
+gpu-check: ## run what a GPU is needed for, 8 minutes at most (OPTIONS="--minutes 4" for less)
+	@$(if $(wildcard $(PY)),$(PY),python3) tools/gpu_check.py $(OPTIONS)
 
 .PHONY: setup
 setup: .venv/ready ## make .venv, which every target does by itself
