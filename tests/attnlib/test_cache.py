@@ -45,7 +45,7 @@ def test_new_tokens_stand_behind_the_earlier_ones(new_cache):
         for index, tensor in enumerate(stored):
             earlier = [p[index] for p in parts[: number + 1]]
             assert torch.equal(tensor, torch.cat(earlier, dim=-2))
-    assert cache.length == 7
+    assert cache.seen == 7
     assert cache.capacity == CAPACITY
 
 
@@ -75,7 +75,7 @@ def test_reset_forgets_and_keeps_the_buffers(new_cache):
     update(cache, rows(cache, CAPACITY))
     homes = [buffer.data_ptr() for buffer in buffers(cache)]
     cache.reset()
-    assert cache.length == 0
+    assert cache.seen == 0
     new = rows(cache, 2, seed=1)
     for tensor, expected in zip(update(cache, new), new, strict=True):
         assert torch.equal(tensor, expected)
@@ -88,7 +88,7 @@ def test_a_full_cache_takes_exactly_its_capacity(new_cache):
     cache = new_cache()
     update(cache, rows(cache, CAPACITY - 1))
     update(cache, rows(cache, 1))
-    assert cache.length == CAPACITY
+    assert cache.seen == CAPACITY
 
 
 @CACHES
@@ -130,7 +130,7 @@ def test_bytes_per_token_equal_the_formula(variant, dtype, element_bytes):
     cache = layer.new_cache(B, CAPACITY)
     assert cache.nbytes == B * CAPACITY * ELEMENTS[variant] * element_bytes
     layer(hidden(dtype=dtype), cache)
-    assert cache.length == T
+    assert cache.seen == T
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -384,7 +384,7 @@ def test_layers_refuse_the_cache_of_another_layer(layer, other, message):
     cache = other().new_cache(B, T)
     with says(message):
         layer()(hidden(dtype=torch.float32), cache)
-    assert cache.length == 0
+    assert cache.seen == 0
 
 
 # forward
@@ -445,6 +445,6 @@ def test_overflow_while_decoding_says_what_to_do(variant):
     for _ in range(2):
         with says("4 stored and 1 new tokens exceed the capacity of 4; make the cache larger"):
             layer(x[:, 4:5], cache)
-    assert cache.length == 4
+    assert cache.seen == 4
     cache.reset()
     close(layer(x[:, :4], cache), layer(x)[:, :4])

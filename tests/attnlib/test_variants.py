@@ -36,10 +36,10 @@ def in_chunks(layer, x, sizes, *, capacity=None, key_mask=None, **options):
     cache = layer.new_cache(x.shape[0], capacity or x.shape[1], dtype=x.dtype)
     outputs = []
     for chunk in x.split(sizes, dim=1):
-        end = cache.length + chunk.shape[1]
+        end = cache.seen + chunk.shape[1]
         mask = None if key_mask is None else key_mask[:, :end]
         outputs.append(layer(chunk, cache, key_mask=mask, **options))
-    assert cache.length == x.shape[1]
+    assert cache.seen == x.shape[1]
     return torch.cat(outputs, dim=1)
 
 
@@ -337,7 +337,7 @@ def test_a_decode_step_that_sees_only_padding(variant):
     key_mask = torch.ones(B, 5, dtype=torch.bool)
     key_mask[3] = False
     out, weights = layer(x[:, 4:5], cache, key_mask=key_mask, return_weights=True)
-    cache.length -= 1
+    cache.seen -= 1
     fused = layer(x[:, 4:5], cache, key_mask=key_mask)
     close(fused, out)
     assert (weights[3] == 0).all()

@@ -85,14 +85,14 @@ def buffers(cache):
 
 def snapshot(cache):
     """All that a cache knows, to compare with later."""
-    return cache.length, cache.capacity, [buffer.clone() for buffer in buffers(cache)]
+    return cache.seen, cache.capacity, [buffer.clone() for buffer in buffers(cache)]
 
 
 def unchanged(cache, before):
     """Whether a cache is, bit for bit, what it was."""
     length, capacity, stored = before
     same = all(torch.equal(a, b) for a, b in zip(buffers(cache), stored, strict=True))
-    return cache.length == length and cache.capacity == capacity and same
+    return cache.seen == length and cache.capacity == capacity and same
 
 
 def short_text(n_train, n_held_out):
@@ -113,7 +113,7 @@ def check_steps(model, tokens=7):
         parts = [model(text[:, :split], caches)]
         parts += [model(text[:, i : i + 1], caches) for i in range(split, tokens)]
         close(torch.cat(parts, dim=1), whole, 1e-9)
-        assert [cache.length for cache in caches] == [tokens] * len(model.blocks)
+        assert [cache.seen for cache in caches] == [tokens] * len(model.blocks)
 
 
 def left_padding(pads, tokens):
