@@ -349,7 +349,7 @@ def last_line(text: str) -> str:
 def clean(text: str) -> str:
     """Take the folders of this machine out of a text, which may be stored."""
     text = text.replace(f"{ROOT}{os.sep}", "").replace(str(ROOT), ".")
-    return re.sub(r"(?<![\w.])/(?:[\w.+-]+/){2,}(?=[\w.])", ".../", text)
+    return re.sub(r"(?<![\w./:])/(?:[\w.+-]+/){2,}(?=[\w.])", ".../", text)
 
 
 def write_json(path: Path, content: object) -> None:
