@@ -96,7 +96,7 @@ def plan(device: str, out: Path, scratch: Path) -> list[Part]:
         Part("tests", ["-m", "pytest", "-q", "-m", "cuda", "--tb=short", "--durations=5",
                        "-p", "no:cacheprovider", "--confcutdir", "tests/attnlib",
                        "--continue-on-collection-errors", *cuda_tests()], 0.25,
-             needs=["torch", "pytest"]),
+             needs=["torch", "pytest"], env={"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}),
     ]  # fmt: skip
     if device == "cuda":
         big = ["--device", "cuda", "--dtype", "bfloat16", "--steps", "30"]
@@ -213,9 +213,9 @@ def run_parts(
         if reason:
             entry.update(status="skipped", reason=reason, seconds=0.0)
         else:
-            say(f"{part.name}: at most {limit:.0f} s ...")
             entry["status"] = "running"
             write_json(out / "summary.json", summary)
+            say(f"{part.name}: at most {limit:.0f} s ...")
             entry.update(run_part(part, log, limit, min(GRACE, left - limit), env or {}))
         took = time.monotonic() - start
         summary["seconds"] = round(took, 1)
