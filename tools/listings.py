@@ -8,8 +8,9 @@ A listing cell is a code cell whose metadata names what it shows::
     {"attnlib": {"listing": "attention"}}
     {"attnlib": {"listing": ["rope_angles", "core.fused_attention"]}}
 
-A name is an attribute of ``attnlib`` or of one of its modules. The cell's source is the
-object's own source with each docstring cut to its summary line.
+A name is an attribute of ``attnlib`` or of one of its modules, or a method, such as
+``KVCache.update``. The cell's source is the object's own source with each docstring cut to its
+summary line; a class whose methods were listed before takes them over by name.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import difflib
 import importlib
 import inspect
 import sys
+from collections.abc import Sequence
 
 import nbformat
 from nbformat import NotebookNode
@@ -77,13 +79,20 @@ def identity(name: str) -> str:
     return f"{target.__module__}.{target.__qualname__}"
 
 
-def listing(name: str) -> str:
+def listing(name: str, before: Sequence[str] = ()) -> str:
     """Return what a listing cell shows for one name.
+
+    Args:
+        name: of a function, class or method.
+        before: names that the chapter listed before.
 
     Raises:
         ListingError: if there is no such object, or its listing exceeds the budget.
     """
-    text = listing_source(resolve(name))
+    target = resolve(name)
+    methods = [resolve(other).__qualname__.split(".") for other in before]
+    listed = [parts[1] for parts in methods if parts[:-1] == [target.__name__]]
+    text = listing_source(target, listed=listed if inspect.isclass(target) else ())
     lines = text.splitlines()
     if len(lines) > MAX_LINES:
         raise ListingError(f"{name} takes {len(lines)} lines, at most {MAX_LINES}: split it")
@@ -93,9 +102,9 @@ def listing(name: str) -> str:
     return text
 
 
-def cell_source(names: list[str]) -> str:
-    """Return the source of a listing cell."""
-    return "\n\n\n".join(listing(name) for name in names)
+def cell_source(names: list[str], before: Sequence[str] = ()) -> str:
+    """Return the source of a listing cell, after those that the chapter listed before."""
+    return "\n\n\n".join(listing(name, before) for name in names)
 
 
 def coverage_errors(chapters: dict[str, list[str]]) -> list[str]:
@@ -140,7 +149,7 @@ def run(*, write: bool) -> list[str]:
             if not names:
                 continue
             try:
-                wanted = cell_source(names)
+                wanted = cell_source(names, chapters[path.name])
                 chapters[path.name] += names
             except ListingError as error:
                 errors.append(f"{path.name}, cell {number}: {error}")
