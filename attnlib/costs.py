@@ -18,8 +18,8 @@ Polynomial = Sequence[tuple[int, tuple[str, ...]]]  # a sum of (factor, names of
 #: Numbers that one layer keeps per token, by variant: filled by :mod:`attnlib.variants`.
 CACHE_NUMBERS: dict[str, Polynomial] = {}
 
-# Whether the sizes of a model are a variant's, by its name; the last that applies counts.
-_APPLIES: dict[str, Callable[[Geometry], bool]] = {}
+#: Whether the sizes of a model are a variant's, by its name; the last that applies counts.
+APPLIES_TO: dict[str, Callable[[Geometry], bool]] = {}
 
 # The same where MLA keeps expanded keys and values, the rotary key in every head, as "naive"
 # in DeepSeek-V3's reference code does.
@@ -98,7 +98,7 @@ class Geometry:
     @property
     def variant(self) -> str:
         """Name of the registered variant that has these sizes, such as GQA."""
-        return next(name for name, applies in reversed(_APPLIES.items()) if applies(self))
+        return next(name for name, applies in reversed(APPLIES_TO.items()) if applies(self))
 
     def sizes(self) -> dict[str, int]:
         """Return the sizes that the model has, by name."""
@@ -183,7 +183,7 @@ def add_formula(
         applies: whether the sizes of a model are this variant's.
         cache_numbers: numbers that one layer keeps per token.
     """
-    _APPLIES[name], CACHE_NUMBERS[name] = applies, cache_numbers
+    APPLIES_TO[name], CACHE_NUMBERS[name] = applies, cache_numbers
 
 
 def remove_formula(name: str) -> None:
@@ -192,7 +192,7 @@ def remove_formula(name: str) -> None:
     Args:
         name: of the variant.
     """
-    del _APPLIES[name], CACHE_NUMBERS[name]
+    del APPLIES_TO[name], CACHE_NUMBERS[name]
 
 
 def evaluate(polynomial: Polynomial, sizes: Mapping[str, int]) -> int:
