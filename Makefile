@@ -84,6 +84,12 @@ links: .venv/ready ## check every external link; needs a network
 format: .venv/ready ## format the code and correct what ruff can
 	@$(PY) -m ruff check --fix . && $(PY) -m ruff format .
 
+.PHONY: lock
+lock: .venv/ready ## pin in requirements.txt what requirements.in needs (UPGRADE=1: newest)
+	@.venv/bin/uv pip compile --quiet --universal --python-version 3.10 --no-emit-index-url \
+	  --no-annotate --custom-compile-command "make lock" \
+	  $(if $(UPGRADE),--upgrade) --output-file requirements.txt requirements.in
+
 .PHONY: setup
 setup: .venv/ready ## make .venv, which every target does by itself
 
