@@ -7,6 +7,7 @@ TOOLS := $(PY) -m tools
 # Limits a target: make test STEPS="lint attnlib", make notebooks CHAPTERS=chapters/scaling.ipynb
 STEPS :=
 CHAPTERS :=
+OPTIONS :=
 
 # A set-up belongs to this folder and these pins; a moved or interrupted one is made again.
 ifneq ($(shell cat .venv/ready 2>/dev/null),$(shell pwd -P))
@@ -89,6 +90,11 @@ lock: .venv/ready ## pin in requirements.txt what requirements.in needs (UPGRADE
 	@.venv/bin/uv pip compile --quiet --universal --python-version 3.10 --no-emit-index-url \
 	  --no-annotate --custom-compile-command "make lock" \
 	  $(if $(UPGRADE),--upgrade) --output-file requirements.txt requirements.in
+
+# A borrowed machine has no .venv, and its own Python has torch.
+.PHONY: gpu-check
+gpu-check: ## run what a GPU is needed for, 8 minutes at most (OPTIONS="--minutes 4" for less)
+	@$(if $(wildcard $(PY)),$(PY),python3) tools/gpu_check.py $(OPTIONS)
 
 .PHONY: setup
 setup: .venv/ready ## make .venv, which every target does by itself

@@ -33,7 +33,7 @@ MAX_COLUMNS = 96
 # Public names that no chapter lists, each with its reason.
 NOT_LISTED = {
     "__version__": "a string, not code",
-    "MODELS": "a table; chapter 9 prints rows of it",
+    "MODELS": "a table; the chapter on choosing a variant prints rows of it",
 }
 
 

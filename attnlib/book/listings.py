@@ -1,4 +1,4 @@
-"""The library's own source as the book shows it: whole in a listing, or only what changed."""
+"""The library's source as the book shows it: whole listings, or the lines that changed."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ _OPENING = re.compile(r"""[rRuUbB]*(?P<quotes>\"{3}|'{3}|"|')""")
 
 
 def listing_source(target: object) -> str:
-    """The source of a function or class, with each docstring cut to its summary line.
+    """Return the source of a function or class, each docstring cut to its summary line.
 
-    Remarks to the formatter go too: they say nothing to a reader.
+    Comments for the formatter are cut, too.
 
     Args:
-        target: a function or class that was defined in a file.
+        target: a function or class defined in a file.
 
     Returns:
-        Its source, without the indentation it may have there.
+        Its source, without the indentation that it has in the file.
     """
     source = cut_docstrings(textwrap.dedent(inspect.getsource(target)))
     return re.sub(r"  # fmt: skip$", "", source, flags=re.MULTILINE)
 
 
 def changed_lines(old: object, new: object, *, context: int = 1) -> str:
-    """What turns one listing into another: lines that go (-), that come (+), and neighbours.
+    """Return the lines that turn one listing into another: removed (-), added (+), context.
 
     Args:
-        old: a function or class that was defined in a file.
+        old: a function or class defined in a file.
         new: another one.
         context: unchanged lines to show around each change.
 
@@ -38,16 +38,20 @@ def changed_lines(old: object, new: object, *, context: int = 1) -> str:
         The lines of a unified diff, with ``...`` where unchanged lines are left out.
     """
     before, after = listing_source(old).splitlines(), listing_source(new).splitlines()
-    diff = list(difflib.unified_diff(before, after, n=context, lineterm=""))[2:]  # no names
+    diff = list(difflib.unified_diff(before, after, n=context, lineterm=""))[
+        2:
+    ]  # without the names of files
     lines = ["..." if line.startswith("@@") else line.rstrip() for line in diff]
-    return "\n".join(lines[1:] if before[:1] != after[:1] else lines)  # nothing above line 1
+    return "\n".join(
+        lines[1:] if before[:1] != after[:1] else lines
+    )  # nothing is left out above line 1
 
 
 def cut_docstrings(source: str) -> str:
-    """The source with each docstring cut to its summary line; all else stays.
+    """Return source with each docstring cut to its summary line, and all else unchanged.
 
     Args:
-        source: Python code, not indented.
+        source: Python code without indentation.
 
     Returns:
         The shorter code.
