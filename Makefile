@@ -62,8 +62,8 @@ normalise: .venv/ready ## bring the chapters to canonical form without executing
 	@$(TOOLS) normalise $(CHAPTERS)
 
 .PHONY: listings
-listings: .venv/ready ## write listing cells and tables of names from their sources
-	@$(TOOLS) notation && $(TOOLS) listings
+listings: .venv/ready ## write listing cells, tables of names and lists of chapters
+	@$(TOOLS) notation && $(TOOLS) listings && $(TOOLS) contents
 
 .PHONY: pictures
 pictures: .venv/ready ## draw the front page's pictures

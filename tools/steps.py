@@ -71,7 +71,7 @@ LINT = (
     module("ruff", "check", "."),
     module("ruff", "format", "--check", "."),
     module("codespell_lib"),
-    program("pydoclint", "--quiet", "attnlib", "tools", "_ext"),
+    program("pydoclint", "--quiet", "attnlib"),
     tool("types"),
     program("oxlint", "--deny-warnings", "attnlib", "_static", "tools"),
     program("zizmor", "--offline", "--quiet", "--no-progress", ".github"),
@@ -105,6 +105,7 @@ STEPS = (
         (
             tool("listings", "--check"),
             tool("notation", "--check"),
+            tool("contents", "--check"),
             tool("pictures", "--check"),
             tool("normalise", "--check"),
         ),
