@@ -62,8 +62,8 @@ normalise: .venv/ready ## bring the chapters to canonical form without executing
 	@$(TOOLS) normalise $(CHAPTERS)
 
 .PHONY: listings
-listings: .venv/ready ## write listing cells and tables of names from their sources
-	@$(TOOLS) notation && $(TOOLS) listings
+listings: .venv/ready ## write listing cells, tables of names and lists of chapters
+	@$(TOOLS) notation && $(TOOLS) listings && $(TOOLS) contents
 
 .PHONY: pictures
 pictures: .venv/ready ## draw the front page's pictures
@@ -84,6 +84,12 @@ links: .venv/ready ## check every external link; needs a network
 .PHONY: format
 format: .venv/ready ## format the code and correct what ruff can
 	@$(PY) -m ruff check --fix . && $(PY) -m ruff format .
+
+.PHONY: lock
+lock: .venv/ready ## pin in requirements.txt what requirements.in needs (UPGRADE=1: newest)
+	@.venv/bin/uv pip compile --quiet --universal --python-version 3.10 --no-emit-index-url \
+	  --no-annotate --custom-compile-command "make lock" \
+	  $(if $(UPGRADE),--upgrade) --output-file requirements.txt requirements.in
 
 # A borrowed machine has no .venv, and its own Python has torch.
 .PHONY: gpu-check

@@ -35,8 +35,6 @@ from sphinx.environment import BuildEnvironment
 from sphinx.errors import PycodeError
 from sphinx.pycode import ModuleAnalyzer
 
-sys.path.append(str(Path(__file__).resolve().parent.parent))
-
 from tools import contents, toc
 
 PACKAGE = "attnlib"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormatter
 from pathlib import Path
 
-from tools import CHAPTERS
+from tools import toc
 
 
 def parser(description: str) -> ArgumentParser:
@@ -21,7 +21,7 @@ def add_chapters(parser: ArgumentParser) -> None:
         type=existing,
         metavar="CHAPTER",
         help="notebooks to work on (default: all)",
-        default=sorted(CHAPTERS.glob("*.ipynb")),
+        default=toc.paths(),
     )
 
 

@@ -9,15 +9,12 @@ in which they are read. A chapter's title and its question are those of its firs
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
-import sys
 from pathlib import Path
 
-from tools import toc
+from tools import ROOT, arguments, toc
 
-ROOT = toc.ROOT
 TITLE = re.compile(r"^# (.+)$", re.MULTILINE)
 QUESTION = re.compile(r"^\*\*The question: (.+?)\*\*", re.MULTILINE)
 TABLE = re.compile(
@@ -110,21 +107,15 @@ def pages(root: Path = ROOT) -> dict[Path, str]:
     }
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Write or check the lists; return the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--check", action="store_true", help="write nothing, report differences"
-    )
+def main(argv: list[str]) -> int:
+    """Run the tool; return its exit status."""
+    parser = arguments.parser(__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing")
     checking, status = parser.parse_args(argv).check, 0
     for path, wanted in pages().items():
         if not checking:
             path.write_text(wanted, encoding="utf-8")
         elif not path.exists() or path.read_text(encoding="utf-8") != wanted:
-            print(f"{path.relative_to(ROOT)} is not current: run `python -m tools contents`")
+            print(f"{path.relative_to(ROOT)} is not current: run `make listings`")
             status = 1
     return status
-
-
-if __name__ == "__main__":
-    sys.exit(main())

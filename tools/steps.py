@@ -42,6 +42,11 @@ def module(name: str, *options: str) -> Command:
     return (sys.executable, "-m", name, *options)
 
 
+def program(name: str, *options: str) -> Command:
+    """Return the command that runs a program installed beside Python."""
+    return (str(Path(sys.executable).with_name(name)), *options)
+
+
 def tool(name: str, *options: str) -> Command:
     """Return the command that runs a tool of this package."""
     return module("tools", name, *options)
@@ -66,11 +71,13 @@ LINT = (
     module("ruff", "check", "."),
     module("ruff", "format", "--check", "."),
     module("codespell_lib"),
-    (str(Path(sys.executable).with_name("zizmor")), "--offline", "--quiet", "--no-progress",
-     ".github"),
+    program("pydoclint", "--quiet", "attnlib"),
+    tool("types"),
+    program("oxlint", "--deny-warnings", "attnlib", "_static", "tools"),
+    program("zizmor", "--offline", "--quiet", "--no-progress", ".github"),
     schema("github-workflows", *WORKFLOWS),
     schema("dependabot", ".github/dependabot.yml"),
-)  # fmt: skip
+)
 
 NBVAL = (
     "--nbval",
@@ -88,7 +95,7 @@ STEPS = (
     ),
     Step(
         "lint",
-        "style, spelling and workflows",
+        "style, types, docstrings, spelling, JavaScript and workflows",
         LINT,
         "`make format` corrects what it can; the rest is listed above.",
     ),
@@ -98,6 +105,7 @@ STEPS = (
         (
             tool("listings", "--check"),
             tool("notation", "--check"),
+            tool("contents", "--check"),
             tool("pictures", "--check"),
             tool("normalise", "--check"),
         ),

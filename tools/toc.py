@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 import yaml
 
-ROOT = Path(__file__).resolve().parent.parent
+from tools import ROOT
+
 CHAPTERS = "chapters/"
 
 
