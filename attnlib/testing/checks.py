@@ -8,6 +8,7 @@ initialised, used, compiled or placed before.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Iterable
 from typing import Protocol, cast
@@ -95,7 +96,10 @@ def check(name: str) -> Callable[[Callable[[nn.Module, nn.Module | None], str]],
             overrides: Overrides | None = None,
         ) -> Report:
             try:
-                with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+                with contextlib.ExitStack() as stack:
+                    stack.enter_context(torch.random.fork_rng(devices=[]))
+                    stack.enter_context(torch.device("cpu"))
+                    stack.enter_context(torch.inference_mode(False))
                     layer = fresh(layer, overrides)
                     if reference is not None:
                         reference = fresh(reference, overrides)
