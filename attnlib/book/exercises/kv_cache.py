@@ -19,22 +19,15 @@ from attnlib.variants.mha import MultiHeadAttention
 
 HEADS = (
     lambda g: g.n_kv_heads,
-    Mistake(
-        "the query heads. Keys and values are cached: count n_kv_heads.", lambda g: g.n_heads
-    ),
+    Mistake("the query heads. Keys and values are cached: n_kv_heads.", lambda g: g.n_heads),
     Mistake("a single KV head. Each of the n_kv_heads stores its own.", lambda g: 1),
 )
 WIDTHS = (
     lambda g: g.head_dim,
     Mistake(
-        "d_model / n_heads for the width of a head. The published width is head_dim, and in"
-        " some models it is another one.",
-        lambda g: g.d_model / g.n_heads,
+        "d_model / n_heads for a head's width. Take head_dim.", lambda g: g.d_model / g.n_heads
     ),
-    Mistake(
-        "the width of the model. Keys and values are cached, head_dim numbers for each head.",
-        lambda g: g.d_model,
-    ),
+    Mistake("the width of the model. A head stores head_dim numbers.", lambda g: g.d_model),
 )
 FACTORS = (
     lambda g, users, bits: 2 * g.n_layers * users * bits / 8,
@@ -43,7 +36,7 @@ FACTORS = (
         lambda g, users, bits: g.n_layers * users * bits / 8,
     ),
     Mistake(
-        "one layer. Every layer has its own cache.", lambda g, users, bits: 2 * users * bits / 8
+        "one layer. Every layer has its own cache.", lambda g, users, bits: users * bits / 4
     ),
     Mistake(
         "one user. Every sequence has its own cache.",
@@ -131,13 +124,12 @@ STARTS = (
         lambda past, T: 0,
     ),
     Mistake(
-        "new tokens are placed after themselves, at cache.seen + T. The first of them stands"
-        " at the cache.seen from before the update.",
+        "new tokens are placed after themselves, at cache.seen + T. The first of them stands at"
+        " the cache.seen from before the update.",
         lambda past, T: past + T,
     ),
     Mistake(
-        "the first new token is placed one too late, at cache.seen + 1. Positions count from"
-        " 0.",
+        "the first new token is placed one too late, at cache.seen + 1. Count from 0.",
         lambda past, T: past + (past > 0),
     ),
 )
@@ -155,19 +147,16 @@ MASKS = (
         lambda T, S, cached: causal(T, S, S - T if T == 1 else 0),
     ),
     Mistake(
-        "no mask once there is a cache. That is right for one new token; several must not see"
-        " each other's future.",
+        "no mask once there is a cache. Several new tokens must not see each other's future.",
         lambda T, S, cached: everything(T, S) if cached else causal(T, S, 0),
     ),
     Mistake(
-        "no mask once something is cached. That is right for one new token; a chunk must not"
-        " see its own future.",
+        "no mask once something is cached. A chunk must not see its own future.",
         lambda T, S, cached: everything(T, S) if S > T else causal(T, S, 0),
     ),
     Mistake("no mask at all.", lambda T, S, cached: everything(T, S)),
     Mistake(
-        "a mask that hides the query's own key. Query t of the call sees keys 0 to S - T + t,"
-        " the last of which is its own.",
+        "a mask that hides the query's own key. Query t sees keys 0 to S - T + t.",
         lambda T, S, cached: causal(T, S, S - T - 1),
     ),
     Mistake(
@@ -191,8 +180,8 @@ STORES = (
         "unread",
     ),
     Mistake(
-        "keys are stored first and turned after they are read, all of them by the positions of"
-        " the new tokens. Turn the new keys, then store them.",
+        "keys are turned after they are read, by the positions of the new tokens. Turn the new"
+        " keys, then store them.",
         "unrotated",
     ),
     Mistake(

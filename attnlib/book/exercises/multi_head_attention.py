@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, einsum, nn
 
 from attnlib.book.exercises.grading import Exercise, Grade, LayerExercise, Mistake
 from attnlib.core import fused_attention, merge_heads, split_heads
@@ -106,23 +106,7 @@ def grade_heads(layer_class: Callable[..., nn.Module]) -> Grade:
 
 def shares(heads: Tensor, w_o: Tensor) -> Tensor:
     """The right answer."""
-    return torch.einsum("bhtd,mhd->bhtm", heads, w_o.unflatten(1, (3, 4)))
-
-
-def shares_by_rows(heads: Tensor, w_o: Tensor) -> Tensor:
-    return torch.einsum("bhtd,hdm->bhtm", heads, w_o[:12].unflatten(0, (3, 4)))
-
-
-def shares_in_turns(heads: Tensor, w_o: Tensor) -> Tensor:
-    return torch.einsum("bhtd,mdh->bhtm", heads, w_o.unflatten(1, (4, 3)))
-
-
-def shares_by_memory(heads: Tensor, w_o: Tensor) -> Tensor:
-    return torch.einsum("bhtd,hdm->bhtm", heads, w_o.reshape(3, 4, -1))
-
-
-def equal_shares(heads: Tensor, w_o: Tensor) -> Tensor:
-    return (merge_heads(heads) @ w_o.T / 3)[:, None].expand(-1, 3, -1, -1)
+    return einsum("bhtd,mhd->bhtm", heads, w_o.unflatten(1, (3, 4)))
 
 
 def shares_joined_by_view(heads: Tensor, w_o: Tensor) -> Tensor:
@@ -147,20 +131,21 @@ SHARES = Exercise(
         Mistake(
             "rows of W_O. Its input is the merged heads, and inputs are columns: head h has"
             " columns h * D to (h + 1) * D.",
-            shares_by_rows,
+            lambda heads, w_o: einsum("bhtd,hdm->bhtm", heads, w_o[:12].unflatten(0, (3, 4))),
         ),
         Mistake(
             "every H-th column. The merged heads lie one after the other, and so do the columns"
             " of a head.",
-            shares_in_turns,
+            lambda heads, w_o: einsum("bhtd,mdh->bhtm", heads, w_o.unflatten(1, (4, 3))),
         ),
         Mistake(
             "a view of W_O that begins with the heads. Its memory runs along the rows, so cut"
             " the columns: view to (d_model, H, D).",
-            shares_by_memory,
+            lambda heads, w_o: einsum("bhtd,hdm->bhtm", heads, w_o.reshape(3, 4, -1)),
         ),
         Mistake(
-            "equal parts of the whole output. The heads add different shares.", equal_shares
+            "equal parts of the whole output. The heads add different shares.",
+            lambda heads, w_o: (merge_heads(heads) @ w_o.T / 3)[:, None].expand(-1, 3, -1, -1),
         ),
         Mistake(
             "tokens before heads. The exercise asks for (B, H, T, d_model).",
