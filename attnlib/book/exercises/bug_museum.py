@@ -48,38 +48,21 @@ CACHE_CHECK = Exercise(
     answer=lambda layer: CHECKS["cached = uncached"](layer).verdict == HOLDS,
     cases=layers(),
     mistakes=[
-        Mistake(
-            "every layer passes. Let the tokens come in several calls, and compare with one"
-            " call.",
-            lambda layer: True,
-        ),
-        Mistake(
-            "no layer passes. Compare to rounding, with torch.allclose, and take a new cache"
-            " for each try.",
-            lambda layer: False,
-        ),
-        Mistake(
-            "a single call. A cache shows its mistakes when it is read, so at least two calls"
-            " are needed.",
-            in_calls_of([TOKENS]),
-        ),
-        Mistake(
-            "a single token at a time after the cached ones, or only the last output compared."
-            " Neither can miss a mask: take steps of several tokens, and compare all outputs.",
-            in_calls_of([1] * TOKENS),
-        ),
-        Mistake(
-            "a single sequence. What the sequences of a batch share shows only if there are"
-            " two.",
-            in_calls_of([1] * TOKENS, [3, TOKENS - 3], batch_size=1),
-        ),
-        Mistake(
-            "a single sequence, and a single token at a time. Take a batch, and steps of"
-            " several tokens too.",
-            in_calls_of([1] * TOKENS, batch_size=1),
-        ),
+        Mistake("every layer passes. Let the tokens come in several calls, and compare with"
+                " one call.", lambda layer: True),
+        Mistake("no layer passes. Compare to rounding, with torch.allclose, and take a new"
+                " cache for each try.", lambda layer: False),
+        Mistake("a single call. A cache shows its mistakes when it is read, so at least two"
+                " calls are needed.", in_calls_of([TOKENS])),
+        Mistake("a single token at a time after the cached ones, or only the last output"
+                " compared. Neither can miss a mask: take steps of several tokens, and compare"
+                " all outputs.", in_calls_of([1] * TOKENS)),
+        Mistake("a single sequence. What the sequences of a batch share shows only if there"
+                " are two.", in_calls_of([1] * TOKENS, [3, TOKENS - 3], batch_size=1)),
+        Mistake("a single sequence, and a single token at a time. Take a batch, and steps of"
+                " several tokens too.", in_calls_of([1] * TOKENS, batch_size=1)),
     ],
-)
+)  # fmt: skip
 
 
 def grade_cache_check(function: Callable[[nn.Module], bool]) -> Grade:

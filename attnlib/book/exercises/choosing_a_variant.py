@@ -24,57 +24,37 @@ def kept_tokens(g: Geometry, tokens: int) -> int:
 HEADS = (
     lambda g: 2 * g.n_kv_heads * g.head_dim,
     Mistake("query heads. Count n_kv_heads.", lambda g: 2 * g.n_heads * g.head_dim),
-    Mistake(
-        "d_model / n_heads for the width of a head. The published width is head_dim.",
-        lambda g: 2 * g.n_kv_heads * g.d_model / g.n_heads,
-    ),
+    Mistake("d_model / n_heads for the width of a head. The published width is head_dim.",
+            lambda g: 2 * g.n_kv_heads * g.d_model / g.n_heads),
     Mistake("K or V is missing. Both are cached.", lambda g: g.n_kv_heads * g.head_dim),
-    Mistake(
-        "d_model for the width n_kv_heads * head_dim of all keys.", lambda g: 2 * g.d_model
-    ),
-)
+    Mistake("d_model for the width n_kv_heads * head_dim of all keys.",
+            lambda g: 2 * g.d_model),
+)  # fmt: skip
 LATENTS = (
     lambda g: g.kv_lora_rank + g.qk_rope_head_dim,
-    Mistake(
-        "a factor 2 for latents. The latent is key and value at once, stored once.",
-        lambda g: 2 * (g.kv_lora_rank + g.qk_rope_head_dim),
-    ),
+    Mistake("a factor 2 for latents. The latent is key and value at once, stored once.",
+            lambda g: 2 * (g.kv_lora_rank + g.qk_rope_head_dim)),
     Mistake("the latent without the shared rotary key.", lambda g: g.kv_lora_rank),
-    Mistake(
-        "a rotary key for each head. One is shared by all.",
-        lambda g: g.kv_lora_rank + g.n_heads * g.qk_rope_head_dim,
-    ),
-    Mistake(
-        "two latents, for keys and for values. There is one, and a rotary key.",
-        lambda g: 2 * g.kv_lora_rank + g.qk_rope_head_dim,
-    ),
-    Mistake(
-        "keys and values of all heads in MLA. They are not kept: latents are.",
-        lambda g: 2 * g.n_kv_heads * g.head_dim,
-    ),
+    Mistake("a rotary key for each head. One is shared by all.",
+            lambda g: g.kv_lora_rank + g.n_heads * g.qk_rope_head_dim),
+    Mistake("two latents, for keys and for values. There is one, and a rotary key.",
+            lambda g: 2 * g.kv_lora_rank + g.qk_rope_head_dim),
+    Mistake("keys and values of all heads in MLA. They are not kept: latents are.",
+            lambda g: 2 * g.n_kv_heads * g.head_dim),
     Mistake("d_model for MLA. It keeps a latent and a rotary key.", lambda g: 2 * g.d_model),
-)
+)  # fmt: skip
 KEPT = (
     kept_tokens,
-    Mistake(
-        "no windows. They limit what a layer keeps.", lambda g, tokens: g.n_layers * tokens
-    ),
-    Mistake(
-        "windows in all layers. Only n_window_layers have one.",
-        lambda g, tokens: g.n_layers * min(tokens, g.window or tokens),
-    ),
-    Mistake(
-        "a full window from the first token on. A short text does not fill it.",
-        lambda g, tokens: full_layers(g) * tokens + g.n_window_layers * (g.window or 0),
-    ),
-    Mistake(
-        "layers with a window are left out. They keep up to window tokens.",
-        lambda g, tokens: full_layers(g) * tokens,
-    ),
-    Mistake(
-        "layers with a window count twice. They are among the n_layers.",
-        lambda g, tokens: kept_tokens(g, tokens) + g.n_window_layers * tokens,
-    ),
+    Mistake("no windows. They limit what a layer keeps.",
+            lambda g, tokens: g.n_layers * tokens),
+    Mistake("windows in all layers. Only n_window_layers have one.",
+            lambda g, tokens: g.n_layers * min(tokens, g.window or tokens)),
+    Mistake("a full window from the first token on. A short text does not fill it.",
+            lambda g, tokens: full_layers(g) * tokens + g.n_window_layers * (g.window or 0)),
+    Mistake("layers with a window are left out. They keep up to window tokens.",
+            lambda g, tokens: full_layers(g) * tokens),
+    Mistake("layers with a window count twice. They are among the n_layers.",
+            lambda g, tokens: kept_tokens(g, tokens) + g.n_window_layers * tokens),
     Mistake(
         "windows in the wrong layers. n_window_layers have one, the others keep all.",
         lambda g, tokens: (
@@ -84,7 +64,7 @@ KEPT = (
     Mistake("one layer instead of all.", lambda g, tokens: kept_tokens(g, tokens) / g.n_layers),
     Mistake("the layers twice.", lambda g, tokens: kept_tokens(g, tokens) * g.n_layers),
     Mistake("one token, not the sequence.", lambda g, tokens: kept_tokens(g, tokens) / tokens),
-)
+)  # fmt: skip
 NUMBER_BYTES = (
     2,
     Mistake("one byte per number. In bfloat16 a number takes two.", 1),

@@ -53,35 +53,23 @@ MERGE = Exercise(
         "scores of 1,000": two_blocks(4, 1000.0),
     },
     mistakes=[
-        Mistake(
-            "the mean of the two outputs. A block whose keys fit better has to count more.",
-            mixed(lambda a, b: torch.full((2, len(a)), 0.5)),
-        ),
-        Mistake(
-            "outputs weighted by the logarithms. The sums themselves are the weights.",
-            mixed(lambda a, b: (a / (a + b), b / (a + b))),
-        ),
-        Mistake(
-            "the sum of the two outputs. Each is a mean over its own keys, so weight them.",
-            mixed(lambda a, b: torch.ones(2, len(a))),
-        ),
+        Mistake("the mean of the two outputs. A block whose keys fit better has to count more.",
+                mixed(lambda a, b: torch.full((2, len(a)), 0.5))),
+        Mistake("outputs weighted by the logarithms. The sums themselves are the weights.",
+                mixed(lambda a, b: (a / (a + b), b / (a + b)))),
+        Mistake("the sum of the two outputs. Each is a mean over its own keys, so weight them.",
+                mixed(lambda a, b: torch.ones(2, len(a)))),
         Mistake("each output has the other block's weight.", mixed(lambda a, b: shares(b, a))),
-        Mistake(
-            "outputs with weights that do not sum to 1. Divide by the sum of the weights.",
-            mixed(lambda a, b: exponentials(a, b, lowered_by=torch.maximum(a, b))),
-        ),
-        Mistake(
-            "softmax over the queries. The two blocks share the weight of one query, so the"
-            " softmax goes over the two lse of that query.",
-            mixed(lambda a, b: (a.softmax(dim=0), b.softmax(dim=0))),
-        ),
-        Mistake(
-            "e to the power of lse, taken first and divided later, overflows. Subtract the same"
-            " amount from both lse before you take the exponential.",
-            mixed(lambda a, b: exponentials(a, b) / exponentials(a, b).sum(dim=0)),
-        ),
+        Mistake("outputs with weights that do not sum to 1. Divide by the sum of the weights.",
+                mixed(lambda a, b: exponentials(a, b, lowered_by=torch.maximum(a, b)))),
+        Mistake("softmax over the queries. The two blocks share the weight of one query, so"
+                " the softmax goes over the two lse of that query.",
+                mixed(lambda a, b: (a.softmax(dim=0), b.softmax(dim=0)))),
+        Mistake("e to the power of lse, taken first and divided later, overflows. Subtract the"
+                " same amount from both lse before you take the exponential.",
+                mixed(lambda a, b: exponentials(a, b) / exponentials(a, b).sum(dim=0))),
     ],
-)
+)  # fmt: skip
 
 
 def grade_merge(function: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]) -> Grade:

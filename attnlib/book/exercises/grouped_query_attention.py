@@ -42,31 +42,23 @@ HALF_STEP = Exercise(
         "2560 wide, 32 and 8": (2560, 32, 8),
     },
     mistakes=[
-        Mistake(
-            "rounded down. With that many tokens a step still reads a little more than half.",
-            lambda d_model, H, H_kv: tokens(2 * d_model * H_kv, H - 2 * H_kv, floordiv),
-        ),
+        Mistake("rounded down. With that many tokens a step still reads a little more than"
+                " half.",
+                lambda d_model, H, H_kv: tokens(2 * d_model * H_kv, H - 2 * H_kv, floordiv)),
         Mistake(CACHE_ALONE, lambda d_model, H, H_kv: 0 if 2 * H_kv <= H else None),
         Mistake(CACHE_ALONE, lambda d_model, H, H_kv: 1 if 2 * H_kv <= H else None),
-        Mistake(
-            "no whole number. Round up: with fewer tokens a step still reads more than half.",
-            lambda d_model, H, H_kv: tokens(2 * d_model * H_kv, H - 2 * H_kv, truediv),
-        ),
-        Mistake(
-            "the same weights in both layers. The projections of K and V are narrower with"
-            " fewer KV heads.",
-            lambda d_model, H, H_kv: tokens(2 * d_model * H, H - 2 * H_kv),
-        ),
-        Mistake(
-            "keys without values. The cache and the projections have both.",
-            lambda d_model, H, H_kv: tokens(4 * d_model * H_kv, H - 2 * H_kv),
-        ),
-        Mistake(
-            "the size of a group instead of the number of groups, which is n_kv_heads.",
-            lambda d_model, H, H_kv: half_step(d_model, H, H // H_kv),
-        ),
+        Mistake("no whole number. Round up: with fewer tokens a step still reads more than"
+                " half.",
+                lambda d_model, H, H_kv: tokens(2 * d_model * H_kv, H - 2 * H_kv, truediv)),
+        Mistake("the same weights in both layers. The projections of K and V are narrower with"
+                " fewer KV heads.",
+                lambda d_model, H, H_kv: tokens(2 * d_model * H, H - 2 * H_kv)),
+        Mistake("keys without values. The cache and the projections have both.",
+                lambda d_model, H, H_kv: tokens(4 * d_model * H_kv, H - 2 * H_kv)),
+        Mistake("the size of a group instead of the number of groups, which is n_kv_heads.",
+                lambda d_model, H, H_kv: half_step(d_model, H, H // H_kv)),
     ],
-)
+)  # fmt: skip
 
 
 def grade_half_step(function: Callable[[int, int, int], int | None]) -> Grade:

@@ -18,58 +18,41 @@ JOINS = (
 WEIGHT_BYTES = (
     lambda params, batch_size: 2 * params,
     Mistake("the weights are left out. Every step reads them.", lambda params, b: 0),
-    Mistake(
-        "the weights once per sequence. The batch shares them.",
-        lambda params, b: 2 * b * params,
-    ),
+    Mistake("the weights once per sequence. The batch shares them.",
+            lambda params, b: 2 * b * params),
     Mistake("weights of one byte. In bfloat16 a number takes two.", lambda params, b: params),
     Mistake("weights of four bytes. In bfloat16 it is two.", lambda params, b: 4 * params),
-)
+)  # fmt: skip
 CACHE_READS = (
     lambda g, batch_size: 1,
     Mistake("the cache of one sequence. Each sequence has its own.", lambda g, b: 1 / b),
-    Mistake(
-        "the cache is read once for each query head. A group reads its keys once.",
-        lambda g, b: g.n_heads / g.n_kv_heads,
-    ),
+    Mistake("the cache is read once for each query head. A group reads its keys once.",
+            lambda g, b: g.n_heads / g.n_kv_heads),
     Mistake("the cache is not among the bytes. All of it is read.", lambda g, b: 0),
     Mistake("the cache twice. kv_cache_bytes has keys and values.", lambda g, b: 2),
-)
+)  # fmt: skip
 CORES = (
     lambda g: g.n_layers * g.n_heads * 2 * g.head_dim,
-    Mistake(
-        "the core goes by the KV heads. Every query head multiplies with keys.",
-        lambda g: g.n_layers * g.n_kv_heads * 2 * g.head_dim,
-    ),
-    Mistake(
-        "d_model for n_heads * head_dim in the core.", lambda g: g.n_layers * 2 * g.d_model
-    ),
+    Mistake("the core goes by the KV heads. Every query head multiplies with keys.",
+            lambda g: g.n_layers * g.n_kv_heads * 2 * g.head_dim),
+    Mistake("d_model for n_heads * head_dim in the core.",
+            lambda g: g.n_layers * 2 * g.d_model),
     Mistake("the core is left out. Scores and mixing are arithmetic.", lambda g: 0),
-    Mistake(
-        "scores without mixing, or the other way round. The core is both.",
-        lambda g: g.n_layers * g.n_heads * g.head_dim,
-    ),
+    Mistake("scores without mixing, or the other way round. The core is both.",
+            lambda g: g.n_layers * g.n_heads * g.head_dim),
     Mistake("the core of one layer instead of all.", lambda g: g.n_heads * 2 * g.head_dim),
-)
+)  # fmt: skip
 FLOPS = (
     lambda params, core, batch_size: 2 * batch_size * (params + core),
-    Mistake(
-        "a multiply-add counts as one FLOP. It is two, a product and a sum.",
-        lambda params, core, b: b * (params + core),
-    ),
-    Mistake(
-        "the arithmetic of one sequence. Each has its own new token.",
-        lambda params, core, b: 2 * (params + core),
-    ),
-    Mistake(
-        "the core's arithmetic alone. Each weight meets each new token, too.",
-        lambda params, core, b: 2 * b * core,
-    ),
-    Mistake(
-        "the core's arithmetic of one sequence. Each new token sees a cache.",
-        lambda params, core, b: 2 * (b * params + core),
-    ),
-)
+    Mistake("a multiply-add counts as one FLOP. It is two, a product and a sum.",
+            lambda params, core, b: b * (params + core)),
+    Mistake("the arithmetic of one sequence. Each has its own new token.",
+            lambda params, core, b: 2 * (params + core)),
+    Mistake("the core's arithmetic alone. Each weight meets each new token, too.",
+            lambda params, core, b: 2 * b * core),
+    Mistake("the core's arithmetic of one sequence. Each new token sees a cache.",
+            lambda params, core, b: 2 * (b * params + core)),
+)  # fmt: skip
 LAYERS = (
     lambda g: 1,
     Mistake("the layers twice. attention_params counts them all.", lambda g: g.n_layers),

@@ -19,12 +19,9 @@ DIVISORS = (
     lambda n: n**0.5,
     Mistake("where single differences lie. Divide by root n for their mean.", lambda n: 1),
     Mistake("a spread divided by n. Divide by the square root of n.", lambda n: n),
-    Mistake(
-        "a spread divided by the square root of n - 1. That 1 is subtracted once, inside the"
-        " spread.",
-        lambda n: (n - 1) ** 0.5,
-    ),
-)
+    Mistake("a spread divided by the square root of n - 1. That 1 is subtracted once, inside"
+            " the spread.", lambda n: (n - 1) ** 0.5),
+)  # fmt: skip
 FACTORS = (
     lambda t: t,
     Mistake("1.96, which is right for very many pairs. Take t.", lambda t: 1.96),
@@ -88,17 +85,13 @@ PAIRED_INTERVAL = Exercise(
         "pairs that do not": ([3.0, 1.0, 2.0, 5.0, 4.0], [2.0, 6.0, 1.0, 3.0, 5.0], 2.7764),
     },
     mistakes=[
-        Mistake(
-            "the interval of two groups without pairs. Subtract seed by seed first: only then"
-            " does what a pair has in common drop out.",
-            unpaired,
-        ),
-        Mistake(
-            "half widths of the two means, added up. Subtract seed by seed first.", of_two_means
-        ),
+        Mistake("the interval of two groups without pairs. Subtract seed by seed first: only"
+                " then does what a pair has in common drop out.", unpaired),
+        Mistake("half widths of the two means, added up. Subtract seed by seed first.",
+                of_two_means),
         *(m for m in WAYS if not same(m.answer(*THREE_PAIRS), paired(*THREE_PAIRS))),
     ],
-)
+)  # fmt: skip
 
 
 def grade_paired_interval(

@@ -71,65 +71,36 @@ ROTATION = Exercise(
         "20, 3, 11, base 500": (X[:, :, :3], torch.tensor([20, 3, 11]), 500.0),
     },
     mistakes=[
-        Mistake(
-            "pairs of neighbours, the interleaved layout. Here number i pairs with i + D/2.",
-            rotation(read="neighbours", write="neighbours"),
-        ),
-        Mistake(
-            "positions counted from 0 in each call. A token that is decoded alone keeps its"
-            " place in the text: use the positions that are passed in.",
-            rotation(place=lambda positions: torch.arange(len(positions))),
-        ),
-        Mistake(
-            "turned clockwise: the two signs of the sine are exchanged. A pair (a, b) becomes"
-            " (a cos - b sin, a sin + b cos).",
-            rotation(signs=(1, -1)),
-        ),
-        Mistake(
-            "speeds that grow from pair to pair. A negative exponent makes later pairs slower.",
-            rotation(exponent=2),
-        ),
-        Mistake(
-            "one speed for all pairs. Pair i has the speed base^(-2i/D).", rotation(exponent=0)
-        ),
-        Mistake(
-            "the exponent -i/D, with i = 0, 1, 2, ... It is -2i/D, from 0 nearly to -1.",
-            rotation(exponent=-1),
-        ),
-        Mistake(
-            "the exponent -4i/D: i counts pairs 0, 1, 2, ... and is multiplied by 2 once, or"
-            " comes in steps of 2 already.",
-            rotation(exponent=-4),
-        ),
-        Mistake(
-            "halves are paired, but the angles are laid out for neighbours. Join the two halves"
-            " with cat, and their angles too.",
-            angles_of_neighbours,
-        ),
-        Mistake(
-            "read as halves and written as neighbours. Join them with cat, as they were cut.",
-            rotation(write="neighbours"),
-        ),
-        Mistake(
-            "both signs positive. Then lengths change: a becomes a cos - b sin.",
-            rotation(signs=(1, 1)),
-        ),
-        Mistake(
-            "the second line uses the a that the first line has turned already. Both need the"
-            " old a.",
-            rotation(reuse=True),
-        ),
-        Mistake(
-            "read as neighbours and written as halves. Cut x with chunk, as you join it.",
-            rotation(read="neighbours"),
-        ),
-        Mistake(
-            "positions counted from 1. The first token is at 0: use them as they are.",
-            rotation(place=lambda positions: positions + 1),
-        ),
+        Mistake("pairs of neighbours, the interleaved layout. Here number i pairs with i +"
+                " D/2.", rotation(read="neighbours", write="neighbours")),
+        Mistake("positions counted from 0 in each call. A token that is decoded alone keeps"
+                " its place in the text: use the positions that are passed in.",
+                rotation(place=lambda positions: torch.arange(len(positions)))),
+        Mistake("turned clockwise: the two signs of the sine are exchanged. A pair (a, b)"
+                " becomes (a cos - b sin, a sin + b cos).", rotation(signs=(1, -1))),
+        Mistake("speeds that grow from pair to pair. A negative exponent makes later pairs"
+                " slower.", rotation(exponent=2)),
+        Mistake("one speed for all pairs. Pair i has the speed base^(-2i/D).",
+                rotation(exponent=0)),
+        Mistake("the exponent -i/D, with i = 0, 1, 2, ... It is -2i/D, from 0 nearly to -1.",
+                rotation(exponent=-1)),
+        Mistake("the exponent -4i/D: i counts pairs 0, 1, 2, ... and is multiplied by 2 once,"
+                " or comes in steps of 2 already.", rotation(exponent=-4)),
+        Mistake("halves are paired, but the angles are laid out for neighbours. Join the two"
+                " halves with cat, and their angles too.", angles_of_neighbours),
+        Mistake("read as halves and written as neighbours. Join them with cat, as they were"
+                " cut.", rotation(write="neighbours")),
+        Mistake("both signs positive. Then lengths change: a becomes a cos - b sin.",
+                rotation(signs=(1, 1))),
+        Mistake("the second line uses the a that the first line has turned already. Both need"
+                " the old a.", rotation(reuse=True)),
+        Mistake("read as neighbours and written as halves. Cut x with chunk, as you join it.",
+                rotation(read="neighbours")),
+        Mistake("positions counted from 1. The first token is at 0: use them as they are.",
+                rotation(place=lambda positions: positions + 1)),
         Mistake("nothing is turned; x comes back as it was.", lambda x, positions, base: x),
     ],
-)
+)  # fmt: skip
 
 
 def grade_rotation(function: Callable[[Tensor, Tensor, float], Tensor]) -> Grade:
@@ -155,39 +126,25 @@ STRETCH = Exercise(
         "pair 1 of 4, by 3": (100.0, 8, 3.0, 1),
     },
     mistakes=[
-        Mistake(
-            "the base times the factor. The speed of pair i is base^(-2i/D), so only a part of"
-            " the factor reaches it.",
-            lambda base, dim, factor, pair: base * factor,
-        ),
-        Mistake(
-            "the chapter's base, which slows the last pair by the factor, whichever pair is"
-            " wanted.",
-            lambda base, dim, factor, pair: base * factor ** (dim / (dim - 2)),
-        ),
-        Mistake(
-            "the exponent 2p/D instead of D/(2p). Solve for the new base, then test.",
-            lambda base, dim, factor, pair: base * factor ** (2 * pair / dim),
-        ),
-        Mistake(
-            "the pair counted from 1. Pair 0 is the first; no base changes its speed.",
-            lambda base, dim, factor, pair: base * factor ** (dim / (2 * (pair + 1))),
-        ),
-        Mistake(
-            "the exponent D/p. A pair is two numbers wide, so i is multiplied by 2.",
-            lambda base, dim, factor, pair: base * factor ** (dim / pair),
-        ),
-        Mistake(
-            "a smaller base, which makes the pair faster. The factor is to slow it down.",
-            lambda base, dim, factor, pair: base * factor ** (-dim / (2 * pair)),
-        ),
-        Mistake(
-            "D // (2p), which rounds the exponent down to a whole number. Divide with /, and"
-            " not with //.",
-            lambda base, dim, factor, pair: base * factor ** (dim // (2 * pair)),
-        ),
+        Mistake("the base times the factor. The speed of pair i is base^(-2i/D), so only a"
+                " part of the factor reaches it.",
+                lambda base, dim, factor, pair: base * factor),
+        Mistake("the chapter's base, which slows the last pair by the factor, whichever pair"
+                " is wanted.",
+                lambda base, dim, factor, pair: base * factor ** (dim / (dim - 2))),
+        Mistake("the exponent 2p/D instead of D/(2p). Solve for the new base, then test.",
+                lambda base, dim, factor, pair: base * factor ** (2 * pair / dim)),
+        Mistake("the pair counted from 1. Pair 0 is the first; no base changes its speed.",
+                lambda base, dim, factor, pair: base * factor ** (dim / (2 * (pair + 1)))),
+        Mistake("the exponent D/p. A pair is two numbers wide, so i is multiplied by 2.",
+                lambda base, dim, factor, pair: base * factor ** (dim / pair)),
+        Mistake("a smaller base, which makes the pair faster. The factor is to slow it down.",
+                lambda base, dim, factor, pair: base * factor ** (-dim / (2 * pair))),
+        Mistake("D // (2p), which rounds the exponent down to a whole number. Divide with /,"
+                " and not with //.",
+                lambda base, dim, factor, pair: base * factor ** (dim // (2 * pair))),
     ],
-)
+)  # fmt: skip
 
 
 def grade_stretch(function: Callable[[float, int, float, int], float]) -> Grade:

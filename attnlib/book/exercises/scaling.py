@@ -28,31 +28,22 @@ WIDTHS = (
 SPREADS = (
     lambda q, k: q * k,
     Mistake("entries of variance 1, whatever the spreads are.", lambda q, k: 1),
-    Mistake(
-        "variances where standard deviations belong. If a query is twice as long, so is the"
-        " score, not four times.",
-        lambda q, k: (q * k) ** 2,
-    ),
+    Mistake("variances where standard deviations belong. If a query is twice as long, so is"
+            " the score, not four times.", lambda q, k: (q * k) ** 2),
     Mistake("the root of the spreads. Divide by q_std and k_std.", lambda q, k: (q * k) ** 0.5),
     Mistake("the spread of the queries alone. Keys are a factor, too.", lambda q, k: q),
     Mistake("the sum of the spreads. Query and key are multiplied.", lambda q, k: q + k),
     Mistake("multiplied by the spreads. Divide by them.", lambda q, k: 1 / (q * k)),
-)
+)  # fmt: skip
 DIRECTIONS = (
     lambda width, spread: width**-0.5 / spread,
-    Mistake(
-        "no root. Variances add up, so the size of a sum of D terms grows with the root of D.",
-        lambda width, spread: 1 / width / spread,
-    ),
-    Mistake(
-        "the variance of the scores where its root belongs.",
-        lambda width, spread: 1 / (width * spread**2),
-    ),
-    Mistake(
-        "how large a score is. The scale has to undo that: divide by it.",
-        lambda width, spread: width**0.5 * spread,
-    ),
-)
+    Mistake("no root. Variances add up, so the size of a sum of D terms grows with the root of"
+            " D.", lambda width, spread: 1 / width / spread),
+    Mistake("the variance of the scores where its root belongs.",
+            lambda width, spread: 1 / (width * spread**2)),
+    Mistake("how large a score is. The scale has to undo that: divide by it.",
+            lambda width, spread: width**0.5 * spread),
+)  # fmt: skip
 
 
 def scale(width: Callable, spread: Callable, direction: Callable) -> Callable[..., float]:
@@ -158,64 +149,35 @@ QK_NORM = LayerExercise(
     ),
     mistakes=[
         Mistake("queries and keys are used as they came.", both(unchanged)),
-        Mistake(
-            "the queries are normalised and the keys are not. One long key would win every"
-            " query.",
-            normed_attention(rms(-1), unchanged),
-        ),
-        Mistake(
-            "the keys are normalised and the queries are not.",
-            normed_attention(unchanged, rms(-1)),
-        ),
-        Mistake(
-            "vectors of length 1, and then the scale 1 / sqrt(D) as well. Scores stay within"
-            " 1 / sqrt(D), and the weights are nearly equal. Normalised entries have a mean"
-            " square of 1, so the length is sqrt(D).",
-            both(unit),
-        ),
-        Mistake(
-            "vectors of length 1 without a scale. Normalised entries have a mean square of 1,"
-            " so the length is sqrt(D), and the scores are divided by sqrt(D).",
-            normed_attention(unit, unit, scale=1.0),
-        ),
-        Mistake(
-            "no scale after the norm. The norm undoes a scale that the query got before it.",
-            normed_attention(rms(-1), rms(-1), scale=1.0),
-        ),
-        Mistake(
-            "the values are normalised as well. They carry what is mixed; scores come from"
-            " queries and keys alone.",
-            normed_attention(rms(-1), rms(-1), norm_v=rms(-1)),
-        ),
-        Mistake(
-            "the mean is subtracted first. That is layer norm; here only the size is changed.",
-            both(lambda x: rms(-1)(x - x.mean(dim=-1, keepdim=True))),
-        ),
-        Mistake(
-            "normalised along the tokens. Then a token changes its neighbours, later ones as"
-            " well. The entries of one vector lie along the last axis.",
-            both(rms(2)),
-        ),
-        Mistake(
-            "normalised along the heads. The entries of one head's vector lie along the last"
-            " axis.",
-            both(rms(1)),
-        ),
-        Mistake(
-            "one size for all heads of a token. Each head's vector is normalised by itself.",
-            both(rms(1, 3)),
-        ),
-        Mistake(
-            "one size for the whole tensor, later tokens included. Each vector of D numbers is"
-            " normalised by itself, along the last axis.",
-            both(rms(0, 1, 2, 3)),
-        ),
-        Mistake(
-            "divided by the mean of the squares instead of its root.",
-            both(lambda x: x / x.square().mean(dim=-1, keepdim=True)),
-        ),
+        Mistake("the queries are normalised and the keys are not. One long key would win every"
+                " query.", normed_attention(rms(-1), unchanged)),
+        Mistake("the keys are normalised and the queries are not.",
+                normed_attention(unchanged, rms(-1))),
+        Mistake("vectors of length 1, and then the scale 1 / sqrt(D) as well. Scores stay"
+                " within 1 / sqrt(D), and the weights are nearly equal. Normalised entries have"
+                " a mean square of 1, so the length is sqrt(D).", both(unit)),
+        Mistake("vectors of length 1 without a scale. Normalised entries have a mean square of"
+                " 1, so the length is sqrt(D), and the scores are divided by sqrt(D).",
+                normed_attention(unit, unit, scale=1.0)),
+        Mistake("no scale after the norm. The norm undoes a scale that the query got before"
+                " it.", normed_attention(rms(-1), rms(-1), scale=1.0)),
+        Mistake("the values are normalised as well. They carry what is mixed; scores come from"
+                " queries and keys alone.", normed_attention(rms(-1), rms(-1), norm_v=rms(-1))),
+        Mistake("the mean is subtracted first. That is layer norm; here only the size is"
+                " changed.", both(lambda x: rms(-1)(x - x.mean(dim=-1, keepdim=True)))),
+        Mistake("normalised along the tokens. Then a token changes its neighbours, later ones"
+                " as well. The entries of one vector lie along the last axis.", both(rms(2))),
+        Mistake("normalised along the heads. The entries of one head's vector lie along the"
+                " last axis.", both(rms(1))),
+        Mistake("one size for all heads of a token. Each head's vector is normalised by"
+                " itself.", both(rms(1, 3))),
+        Mistake("one size for the whole tensor, later tokens included. Each vector of D"
+                " numbers is normalised by itself, along the last axis.",
+                both(rms(0, 1, 2, 3))),
+        Mistake("divided by the mean of the squares instead of its root.",
+                both(lambda x: x / x.square().mean(dim=-1, keepdim=True))),
     ],
-)
+)  # fmt: skip
 
 
 def grade_qk_norm(function: Callable[..., object]) -> Grade:
