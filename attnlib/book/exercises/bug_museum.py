@@ -8,7 +8,13 @@ import torch
 from torch import nn
 
 from attnlib.book.exercises.grading import Exercise, Grade, Mistake
-from attnlib.book.museum import BUGS, GROUPED, LATENT, PlainAttention, PlainLatentAttention
+from attnlib.book.museum import (
+    BUGS,
+    GROUPED,
+    LATENT,
+    ReferenceAttention,
+    ReferenceLatentAttention,
+)
 from attnlib.rope import Rope
 from attnlib.testing import CHECKS, HOLDS, TOKENS, hidden, in_steps, prepared
 
@@ -17,9 +23,9 @@ def layers() -> dict[str, tuple[nn.Module]]:
     """The layers to check, in float64; those that are wrong elsewhere have right caches."""
     with torch.random.fork_rng(devices=[]):
         made = {
-            "right": PlainAttention(**GROUPED),
-            "right, with RoPE": PlainAttention(**GROUPED, rope=Rope()),
-            "right, latents": PlainLatentAttention(**LATENT),
+            "right": ReferenceAttention(**GROUPED),
+            "right, with RoPE": ReferenceAttention(**GROUPED, rope=Rope()),
+            "right, latents": ReferenceLatentAttention(**LATENT),
             "tiled heads": BUGS["repeat for repeat_interleave"].build(),
             "expanded cache": BUGS["cache of expanded heads"].build(),
             "RoPE restarts": BUGS["RoPE restarts at decode"].build(),
