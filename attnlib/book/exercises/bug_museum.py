@@ -8,7 +8,13 @@ import torch
 from torch import nn
 
 from attnlib.book.exercises.grading import Exercise, Grade, Mistake
-from attnlib.book.museum import BUGS, GROUPED, LATENT, PlainAttention, PlainLatentAttention
+from attnlib.book.museum import (
+    BUGS,
+    GROUPED,
+    LATENT,
+    ReferenceAttention,
+    ReferenceLatentAttention,
+)
 from attnlib.rope import Rope
 from attnlib.testing import CHECKS, HOLDS, TOKENS, hidden, in_steps, prepared
 
@@ -17,9 +23,9 @@ def layers() -> dict[str, tuple[nn.Module]]:
     """The layers to check, in float64; those that are wrong elsewhere have right caches."""
     with torch.random.fork_rng(devices=[]):
         made = {
-            "right": PlainAttention(**GROUPED),
-            "right, with RoPE": PlainAttention(**GROUPED, rope=Rope()),
-            "right, latents": PlainLatentAttention(**LATENT),
+            "right": ReferenceAttention(**GROUPED),
+            "right, with RoPE": ReferenceAttention(**GROUPED, rope=Rope()),
+            "right, latents": ReferenceLatentAttention(**LATENT),
             "tiled heads": BUGS["repeat for repeat_interleave"].build(),
             "expanded cache": BUGS["cache of expanded heads"].build(),
             "RoPE restarts": BUGS["RoPE restarts at decode"].build(),
@@ -48,38 +54,21 @@ CACHE_CHECK = Exercise(
     answer=lambda layer: CHECKS["cached = uncached"](layer).verdict == HOLDS,
     cases=layers(),
     mistakes=[
-        Mistake(
-            "every layer passes. Let the tokens come in several calls, and compare with one"
-            " call.",
-            lambda layer: True,
-        ),
-        Mistake(
-            "no layer passes. Compare to rounding, with torch.allclose, and take a new cache"
-            " for each try.",
-            lambda layer: False,
-        ),
-        Mistake(
-            "a single call. A cache shows its mistakes when it is read, so at least two calls"
-            " are needed.",
-            in_calls_of([TOKENS]),
-        ),
-        Mistake(
-            "a single token at a time after the cached ones, or only the last output compared."
-            " Neither can miss a mask: take steps of several tokens, and compare all outputs.",
-            in_calls_of([1] * TOKENS),
-        ),
-        Mistake(
-            "a single sequence. What the sequences of a batch share shows only if there are"
-            " two.",
-            in_calls_of([1] * TOKENS, [3, TOKENS - 3], batch_size=1),
-        ),
-        Mistake(
-            "a single sequence, and a single token at a time. Take a batch, and steps of"
-            " several tokens too.",
-            in_calls_of([1] * TOKENS, batch_size=1),
-        ),
+        Mistake("every layer passes. Let the tokens come in several calls, and compare with"
+                " one call.", lambda layer: True),
+        Mistake("no layer passes. Compare to rounding, with torch.allclose, and take a new"
+                " cache for each try.", lambda layer: False),
+        Mistake("a single call. A cache shows its mistakes when it is read, so at least two"
+                " calls are needed.", in_calls_of([TOKENS])),
+        Mistake("a single token at a time after the cached ones, or only the last output"
+                " compared. Neither can miss a mask: take steps of several tokens, and compare"
+                " all outputs.", in_calls_of([1] * TOKENS)),
+        Mistake("a single sequence. What the sequences of a batch share shows only if there"
+                " are two.", in_calls_of([1] * TOKENS, [3, TOKENS - 3], batch_size=1)),
+        Mistake("a single sequence, and a single token at a time. Take a batch, and steps of"
+                " several tokens too.", in_calls_of([1] * TOKENS, batch_size=1)),
     ],
-)
+)  # fmt: skip
 
 
 def grade_cache_check(function: Callable[[nn.Module], bool]) -> Grade:

@@ -46,35 +46,21 @@ POOL = Exercise(
         "6 heads of 4 to 6": (WEIGHT, 4, 6),
     },
     mistakes=[
-        Mistake(
-            "heads dealt out in turns. A group is made of neighbours: with 6 heads and 2 groups"
-            " they are 0, 1, 2 and 3, 4, 5.",
-            pool_in_turns,
-        ),
-        Mistake(
-            "rows averaged across the width of a head. The rows of one head lie together: the"
-            " axis of the group comes before that of the head's width.",
-            pool_inside_heads,
-        ),
-        Mistake(
-            "a sum, not a mean. Keys would be as many times too long as a group has heads.",
-            lambda *arguments: grouped(*arguments).sum(dim=1).flatten(0, 1),
-        ),
-        Mistake(
-            "the first head of each group. That is another start, and not the mean.",
-            lambda *arguments: grouped(*arguments)[:, 0].flatten(0, 1),
-        ),
-        Mistake(
-            "one mean for each group, but not as one matrix: put the heads below each other"
-            " again.",
-            lambda *arguments: grouped(*arguments).mean(dim=1),
-        ),
-        Mistake(
-            "the means repeated for every query head. The point is to keep one per group.",
-            pool_and_repeat,
-        ),
+        Mistake("heads dealt out in turns. A group is made of neighbours: with 6 heads and 2"
+                " groups they are 0, 1, 2 and 3, 4, 5.", pool_in_turns),
+        Mistake("rows averaged across the width of a head. The rows of one head lie together:"
+                " the axis of the group comes before that of the head's width.",
+                pool_inside_heads),
+        Mistake("a sum, not a mean. Keys would be as many times too long as a group has heads.",
+                lambda *arguments: grouped(*arguments).sum(dim=1).flatten(0, 1)),
+        Mistake("the first head of each group. That is another start, and not the mean.",
+                lambda *arguments: grouped(*arguments)[:, 0].flatten(0, 1)),
+        Mistake("one mean for each group, but not as one matrix: put the heads below each"
+                " other again.", lambda *arguments: grouped(*arguments).mean(dim=1)),
+        Mistake("the means repeated for every query head. The point is to keep one per group.",
+                pool_and_repeat),
     ],
-)
+)  # fmt: skip
 
 
 def grade_pool(function: Callable[[Tensor, int, int], Tensor]) -> Grade:
@@ -212,31 +198,18 @@ MQA_TO_MLA = LayerExercise(
     ),
     outputs=lambda layer: [in_one_pass(layer)],
     mistakes=[
-        Mistake(
-            "queries that are not stretched. MLA divides by the root of nope + rope, which is"
-            " wider than D here.",
-            partial(mqa_as_mla, stretch=False),
-        ),
-        Mistake(
-            "a norm that is still on. The value is the latent, so it must come through as it"
-            " is.",
-            partial(mqa_as_mla, norm=True),
-        ),
-        Mistake(
-            "key and value are exchanged. What is rotated is the key; the latent holds what is"
-            " mixed.",
-            partial(mqa_as_mla, swapped=True),
-        ),
-        Mistake(
-            "other angles than the layer's. Pass its rope on: rope=layer.rope.",
-            partial(mqa_as_mla, own_rope=False),
-        ),
-        Mistake(
-            "queries that are not stretched, and a norm that is still on.",
-            partial(mqa_as_mla, stretch=False, norm=True),
-        ),
+        Mistake("queries that are not stretched. MLA divides by the root of nope + rope, which"
+                " is wider than D here.", partial(mqa_as_mla, stretch=False)),
+        Mistake("a norm that is still on. The value is the latent, so it must come through as"
+                " it is.", partial(mqa_as_mla, norm=True)),
+        Mistake("key and value are exchanged. What is rotated is the key; the latent holds"
+                " what is mixed.", partial(mqa_as_mla, swapped=True)),
+        Mistake("other angles than the layer's. Pass its rope on: rope=layer.rope.",
+                partial(mqa_as_mla, own_rope=False)),
+        Mistake("queries that are not stretched, and a norm that is still on.",
+                partial(mqa_as_mla, stretch=False, norm=True)),
     ],
-)
+)  # fmt: skip
 
 
 def grade_mqa_to_mla(function: Callable[[MultiQueryAttention], nn.Module]) -> Grade:

@@ -463,7 +463,7 @@ def museum_bug(layer: nn.Module, reference: nn.Module) -> str:
         try:
             other = resized(bug.layer, reference).double()
             other.load_state_dict(layer.state_dict())
-            known = same(outputs, whole_and_by_tokens(other))
+            known = same(outputs, whole_and_by_tokens(other)[: len(outputs)])
         except Exception:  # a bug of another kind of layer
             continue
         if known:

@@ -1,10 +1,10 @@
-# ruff: noqa: D103  The hint of a mistake says what its function does.
 """Exercises on grouped-query attention: where sharing halves a step, and the order of heads."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from operator import floordiv, truediv
 
 import torch
 from torch import Tensor, nn
@@ -14,28 +14,16 @@ from attnlib.testing import FAILS, HOLDS, BrokenError, Report, Reports, kind_of,
 from attnlib.variants.mha import MultiHeadAttention
 
 
-def least_tokens(weights: int, saved: int) -> int | None:
+def tokens(
+    weights: int, saved: int, divide: Callable[[int, int], float] = lambda a, b: -(-a // b)
+) -> float | None:
     """The least S with saved * S >= weights; ``None`` if a token saves nothing."""
-    return max(-(-weights // saved), 0) if saved > 0 else None
+    return divide(weights, saved) if saved > 0 else None
 
 
-def half_step(d_model: int, n_heads: int, n_kv_heads: int) -> int | None:
+def half_step(d_model: int, n_heads: int, n_kv_heads: int) -> float | None:
     """The right answer."""
-    return least_tokens(2 * d_model * n_kv_heads, n_heads - 2 * n_kv_heads)
-
-
-def rounded_down(d_model: int, n_heads: int, n_kv_heads: int) -> int | None:
-    saved = n_heads - 2 * n_kv_heads
-    return 2 * d_model * n_kv_heads // saved if saved > 0 else None
-
-
-def not_rounded(d_model: int, n_heads: int, n_kv_heads: int) -> float | None:
-    saved = n_heads - 2 * n_kv_heads
-    return 2 * d_model * n_kv_heads / saved if saved > 0 else None
-
-
-def from_the_cache_alone(least: int) -> Callable[..., int | None]:
-    return lambda d_model, n_heads, n_kv_heads: least if 2 * n_kv_heads <= n_heads else None
+    return tokens(2 * d_model * n_kv_heads, n_heads - 2 * n_kv_heads)
 
 
 CACHE_ALONE = (
@@ -54,32 +42,23 @@ HALF_STEP = Exercise(
         "2560 wide, 32 and 8": (2560, 32, 8),
     },
     mistakes=[
-        Mistake(
-            "rounded down. With that many tokens a step still reads a little more than half.",
-            rounded_down,
-        ),
-        Mistake(CACHE_ALONE, from_the_cache_alone(0)),
-        Mistake(CACHE_ALONE, from_the_cache_alone(1)),
-        Mistake(
-            "no whole number. Round up: with fewer tokens a step still reads more than half.",
-            not_rounded,
-        ),
-        Mistake(
-            "the same weights in both layers. The projections of K and V are narrower with"
-            " fewer KV heads.",
-            lambda d_model, H, H_kv: least_tokens(2 * d_model * H, H - 2 * H_kv),
-        ),
-        Mistake(
-            "keys without values. The cache has two tensors, as it has two projections that"
-            " become narrower.",
-            lambda d_model, H, H_kv: least_tokens(4 * d_model * H_kv, H - 2 * H_kv),
-        ),
-        Mistake(
-            "the size of a group instead of the number of groups, which is n_kv_heads.",
-            lambda d_model, H, H_kv: half_step(d_model, H, H // H_kv),
-        ),
+        Mistake("rounded down. With that many tokens a step still reads a little more than"
+                " half.",
+                lambda d_model, H, H_kv: tokens(2 * d_model * H_kv, H - 2 * H_kv, floordiv)),
+        Mistake(CACHE_ALONE, lambda d_model, H, H_kv: 0 if 2 * H_kv <= H else None),
+        Mistake(CACHE_ALONE, lambda d_model, H, H_kv: 1 if 2 * H_kv <= H else None),
+        Mistake("no whole number. Round up: with fewer tokens a step still reads more than"
+                " half.",
+                lambda d_model, H, H_kv: tokens(2 * d_model * H_kv, H - 2 * H_kv, truediv)),
+        Mistake("the same weights in both layers. The projections of K and V are narrower with"
+                " fewer KV heads.",
+                lambda d_model, H, H_kv: tokens(2 * d_model * H, H - 2 * H_kv)),
+        Mistake("keys without values. The cache and the projections have both.",
+                lambda d_model, H, H_kv: tokens(4 * d_model * H_kv, H - 2 * H_kv)),
+        Mistake("the size of a group instead of the number of groups, which is n_kv_heads.",
+                lambda d_model, H, H_kv: half_step(d_model, H, H // H_kv)),
     ],
-)
+)  # fmt: skip
 
 
 def grade_half_step(function: Callable[[int, int, int], int | None]) -> Grade:

@@ -19,49 +19,30 @@ from attnlib.variants.mha import MultiHeadAttention
 
 HEADS = (
     lambda g: g.n_kv_heads,
-    Mistake(
-        "the query heads. Keys and values are cached: count n_kv_heads.", lambda g: g.n_heads
-    ),
+    Mistake("the query heads. Keys and values are cached: n_kv_heads.", lambda g: g.n_heads),
     Mistake("a single KV head. Each of the n_kv_heads stores its own.", lambda g: 1),
 )
 WIDTHS = (
     lambda g: g.head_dim,
-    Mistake(
-        "d_model / n_heads for the width of a head. The published width is head_dim, and in"
-        " some models it is another one.",
-        lambda g: g.d_model / g.n_heads,
-    ),
-    Mistake(
-        "the width of the model. Keys and values are cached, head_dim numbers for each head.",
-        lambda g: g.d_model,
-    ),
-)
+    Mistake("d_model / n_heads for a head's width. Take head_dim.",
+            lambda g: g.d_model / g.n_heads),
+    Mistake("the width of the model. A head stores head_dim numbers.", lambda g: g.d_model),
+)  # fmt: skip
 FACTORS = (
     lambda g, users, bits: 2 * g.n_layers * users * bits / 8,
-    Mistake(
-        "K or V is missing. A token leaves a key and a value: two tensors.",
-        lambda g, users, bits: g.n_layers * users * bits / 8,
-    ),
-    Mistake(
-        "one layer. Every layer has its own cache.", lambda g, users, bits: 2 * users * bits / 8
-    ),
-    Mistake(
-        "one user. Every sequence has its own cache.",
-        lambda g, users, bits: 2 * g.n_layers * bits / 8,
-    ),
-    Mistake(
-        "bits taken for bytes. A byte has 8 bits.",
-        lambda g, users, bits: 2 * g.n_layers * users * bits,
-    ),
-    Mistake(
-        "bits // 8, which rounds: a number of 4 bits then takes no memory at all.",
-        lambda g, users, bits: 2 * g.n_layers * users * (bits // 8),
-    ),
-    Mistake(
-        "2 bytes per number, whatever the bits.",
-        lambda g, users, bits: 2 * g.n_layers * users * 2,
-    ),
-)
+    Mistake("K or V is missing. A token leaves a key and a value: two tensors.",
+            lambda g, users, bits: g.n_layers * users * bits / 8),
+    Mistake("one layer. Every layer has its own cache.",
+            lambda g, users, bits: users * bits / 4),
+    Mistake("one user. Every sequence has its own cache.",
+            lambda g, users, bits: 2 * g.n_layers * bits / 8),
+    Mistake("bits taken for bytes. A byte has 8 bits.",
+            lambda g, users, bits: 2 * g.n_layers * users * bits),
+    Mistake("bits // 8, which rounds: a number of 4 bits then takes no memory at all.",
+            lambda g, users, bits: 2 * g.n_layers * users * (bits // 8)),
+    Mistake("2 bytes per number, whatever the bits.",
+            lambda g, users, bits: 2 * g.n_layers * users * 2),
+)  # fmt: skip
 UNITS = (
     2**30,
     Mistake("GB, which are 10^9 bytes. A GiB is 2^30.", 10**9),
@@ -93,12 +74,10 @@ CACHE_GIB = Exercise(
     },
     mistakes=[
         *combined(gib, HEADS, WIDTHS, FACTORS, UNITS, at_most=3),
-        Mistake(
-            "rounded down to whole GiB. Divide with /, and not with //.",
-            lambda *arguments: cache_gib(*arguments) // 1,
-        ),
+        Mistake("rounded down to whole GiB. Divide with /, and not with //.",
+                lambda *arguments: cache_gib(*arguments) // 1),
     ],
-)
+)  # fmt: skip
 
 
 def grade_cache_gib(function: Callable[[Geometry, int, int, int], float]) -> Grade:
@@ -125,82 +104,44 @@ def everything(T: int, S: int) -> Tensor:
 
 STARTS = (
     lambda past, T: past,
-    Mistake(
-        "every call turns its tokens as if the first stood at 0. New tokens come after"
-        " cache.seen old ones.",
-        lambda past, T: 0,
-    ),
-    Mistake(
-        "new tokens are placed after themselves, at cache.seen + T. The first of them stands"
-        " at the cache.seen from before the update.",
-        lambda past, T: past + T,
-    ),
-    Mistake(
-        "the first new token is placed one too late, at cache.seen + 1. Positions count from"
-        " 0.",
-        lambda past, T: past + (past > 0),
-    ),
-)
+    Mistake("every call turns its tokens as if the first stood at 0. New tokens come after"
+            " cache.seen old ones.", lambda past, T: 0),
+    Mistake("new tokens are placed after themselves, at cache.seen + T. The first of them"
+            " stands at the cache.seen from before the update.", lambda past, T: past + T),
+    Mistake("the first new token is placed one too late, at cache.seen + 1. Count from 0.",
+            lambda past, T: past + (past > 0)),
+)  # fmt: skip
 MASKS = (
     lambda T, S, cached: causal(T, S, S - T),
-    Mistake(
-        "with S > T keys, is_causal=True and tril(T, S) begin at the upper left corner: the"
-        " first new token then sees key 0 alone. It stands at S - T and may see keys 0 to"
-        " S - T.",
-        lambda T, S, cached: causal(T, S, 0),
-    ),
-    Mistake(
-        "causal only among several new tokens, counted from the upper left corner. A chunk"
-        " after cached tokens then sees too little.",
-        lambda T, S, cached: causal(T, S, S - T if T == 1 else 0),
-    ),
-    Mistake(
-        "no mask once there is a cache. That is right for one new token; several must not see"
-        " each other's future.",
-        lambda T, S, cached: everything(T, S) if cached else causal(T, S, 0),
-    ),
-    Mistake(
-        "no mask once something is cached. That is right for one new token; a chunk must not"
-        " see its own future.",
-        lambda T, S, cached: everything(T, S) if S > T else causal(T, S, 0),
-    ),
+    Mistake("with S > T keys, is_causal=True and tril(T, S) begin at the upper left corner:"
+            " the first new token then sees key 0 alone. It stands at S - T and may see keys 0"
+            " to S - T.", lambda T, S, cached: causal(T, S, 0)),
+    Mistake("causal only among several new tokens, counted from the upper left corner. A chunk"
+            " after cached tokens then sees too little.",
+            lambda T, S, cached: causal(T, S, S - T if T == 1 else 0)),
+    Mistake("no mask once there is a cache. Several new tokens must not see each other's"
+            " future.", lambda T, S, cached: everything(T, S) if cached else causal(T, S, 0)),
+    Mistake("no mask once something is cached. A chunk must not see its own future.",
+            lambda T, S, cached: everything(T, S) if S > T else causal(T, S, 0)),
     Mistake("no mask at all.", lambda T, S, cached: everything(T, S)),
-    Mistake(
-        "a mask that hides the query's own key. Query t of the call sees keys 0 to S - T + t,"
-        " the last of which is its own.",
-        lambda T, S, cached: causal(T, S, S - T - 1),
-    ),
-    Mistake(
-        "True taken for hidden. In this mask True = may attend.",
-        lambda T, S, cached: ~causal(T, S, S - T),
-    ),
-    Mistake(
-        "a mask of numbers, which is added to the scores and hides nothing. Make it boolean.",
-        lambda T, S, cached: causal(T, S, S - T).float(),
-    ),
-    Mistake(
-        "a mask that is one column off: a query sees the token after its own.",
-        lambda T, S, cached: causal(T, S, S - T + 1),
-    ),
-)
+    Mistake("a mask that hides the query's own key. Query t sees keys 0 to S - T + t.",
+            lambda T, S, cached: causal(T, S, S - T - 1)),
+    Mistake("True taken for hidden. In this mask True = may attend.",
+            lambda T, S, cached: ~causal(T, S, S - T)),
+    Mistake("a mask of numbers, which is added to the scores and hides nothing. Make it"
+            " boolean.", lambda T, S, cached: causal(T, S, S - T).float()),
+    Mistake("a mask that is one column off: a query sees the token after its own.",
+            lambda T, S, cached: causal(T, S, S - T + 1)),
+)  # fmt: skip
 STORES = (
     "rotated",
-    Mistake(
-        "what is stored is never read, so attention sees the new tokens only. Use the keys and"
-        " values that update returns.",
-        "unread",
-    ),
-    Mistake(
-        "keys are stored first and turned after they are read, all of them by the positions of"
-        " the new tokens. Turn the new keys, then store them.",
-        "unrotated",
-    ),
-    Mistake(
-        "keys are stored before they are turned, and only the new ones are ever turned. Turn"
-        " the new keys, then store them.",
-        "never rotated",
-    ),
-)
+    Mistake("what is stored is never read, so attention sees the new tokens only. Use the keys"
+            " and values that update returns.", "unread"),
+    Mistake("keys are turned after they are read, by the positions of the new tokens. Turn the"
+            " new keys, then store them.", "unrotated"),
+    Mistake("keys are stored before they are turned, and only the new ones are ever turned."
+            " Turn the new keys, then store them.", "never rotated"),
+)  # fmt: skip
 
 
 def cached_layer(start: Callable, mask: Callable, store: str) -> type[nn.Module]:

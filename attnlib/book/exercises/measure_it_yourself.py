@@ -10,115 +10,59 @@ from attnlib.models import MODELS
 
 JOINS = (
     max,
-    Mistake(
-        "the two times are added. They run side by side, so the longer one counts.",
-        lambda reading, arithmetic: reading + arithmetic,
-    ),
+    Mistake("the two times are added. They run side by side.", lambda a, b: a + b),
     Mistake("the shorter of the two times. The longer one decides.", min),
-    Mistake(
-        "the reading alone. Where arithmetic takes longer, it decides.",
-        lambda reading, arithmetic: reading,
-    ),
-    Mistake(
-        "the arithmetic alone. Where reading takes longer, it decides.",
-        lambda reading, arithmetic: arithmetic,
-    ),
+    Mistake("the reading alone. Arithmetic may take longer.", lambda reading, _: reading),
+    Mistake("the arithmetic alone. Reading may take longer.", lambda _, arithmetic: arithmetic),
 )
 WEIGHT_BYTES = (
     lambda params, batch_size: 2 * params,
-    Mistake(
-        "the weights are left out. They are read in every step, too.",
-        lambda params, batch_size: 0,
-    ),
-    Mistake(
-        "the weights are read once for each sequence. One reading serves the batch.",
-        lambda params, batch_size: 2 * params * batch_size,
-    ),
-    Mistake(
-        "weights of one byte. In bfloat16 a number takes two.",
-        lambda params, batch_size: params,
-    ),
-    Mistake(
-        "weights of four bytes. In bfloat16 a number takes two.",
-        lambda params, batch_size: 4 * params,
-    ),
-)
+    Mistake("the weights are left out. Every step reads them.", lambda params, b: 0),
+    Mistake("the weights once per sequence. The batch shares them.",
+            lambda params, b: 2 * b * params),
+    Mistake("weights of one byte. In bfloat16 a number takes two.", lambda params, b: params),
+    Mistake("weights of four bytes. In bfloat16 it is two.", lambda params, b: 4 * params),
+)  # fmt: skip
 CACHE_READS = (
     lambda g, batch_size: 1,
-    Mistake(
-        "the cache of one sequence. Each sequence has its own.",
-        lambda g, batch_size: 1 / batch_size,
-    ),
-    Mistake(
-        "the cache is read once for each query head. A group reads its keys once.",
-        lambda g, batch_size: g.n_heads / g.n_kv_heads,
-    ),
-    Mistake("the cache is not among the bytes. All of it is read.", lambda g, batch_size: 0),
-    Mistake("the cache twice. kv_cache_bytes has keys and values.", lambda g, batch_size: 2),
-)
+    Mistake("the cache of one sequence. Each sequence has its own.", lambda g, b: 1 / b),
+    Mistake("the cache is read once for each query head. A group reads its keys once.",
+            lambda g, b: g.n_heads / g.n_kv_heads),
+    Mistake("the cache is not among the bytes. All of it is read.", lambda g, b: 0),
+    Mistake("the cache twice. kv_cache_bytes has keys and values.", lambda g, b: 2),
+)  # fmt: skip
 CORES = (
     lambda g: g.n_layers * g.n_heads * 2 * g.head_dim,
-    Mistake(
-        "the core goes by the KV heads. Every query head multiplies with keys.",
-        lambda g: g.n_layers * g.n_kv_heads * 2 * g.head_dim,
-    ),
-    Mistake(
-        "d_model for the width of all heads. The core goes by n_heads * head_dim.",
-        lambda g: g.n_layers * 2 * g.d_model,
-    ),
-    Mistake("the core is left out. Scores and mixing are arithmetic, too.", lambda g: 0),
-    Mistake(
-        "scores without mixing, or the other way round. The core is both.",
-        lambda g: g.n_layers * g.n_heads * g.head_dim,
-    ),
-    Mistake(
-        "the core of one layer. The exercise asks for all layers.",
-        lambda g: g.n_heads * 2 * g.head_dim,
-    ),
-)
+    Mistake("the core goes by the KV heads. Every query head multiplies with keys.",
+            lambda g: g.n_layers * g.n_kv_heads * 2 * g.head_dim),
+    Mistake("d_model for n_heads * head_dim in the core.",
+            lambda g: g.n_layers * 2 * g.d_model),
+    Mistake("the core is left out. Scores and mixing are arithmetic.", lambda g: 0),
+    Mistake("scores without mixing, or the other way round. The core is both.",
+            lambda g: g.n_layers * g.n_heads * g.head_dim),
+    Mistake("the core of one layer instead of all.", lambda g: g.n_heads * 2 * g.head_dim),
+)  # fmt: skip
 FLOPS = (
     lambda params, core, batch_size: 2 * batch_size * (params + core),
-    Mistake(
-        "a multiply-add counts as one FLOP. It is two, a product and a sum.",
-        lambda params, core, batch_size: batch_size * (params + core),
-    ),
-    Mistake(
-        "the arithmetic of one sequence. Each has its own new token.",
-        lambda params, core, batch_size: 2 * (params + core),
-    ),
-    Mistake(
-        "the core's arithmetic alone. Each weight meets each new token, too.",
-        lambda params, core, batch_size: 2 * batch_size * core,
-    ),
-    Mistake(
-        "the core's arithmetic of one sequence. Each new token sees a cache.",
-        lambda params, core, batch_size: 2 * (batch_size * params + core),
-    ),
-)
+    Mistake("a multiply-add counts as one FLOP. It is two, a product and a sum.",
+            lambda params, core, b: b * (params + core)),
+    Mistake("the arithmetic of one sequence. Each has its own new token.",
+            lambda params, core, b: 2 * (params + core)),
+    Mistake("the core's arithmetic alone. Each weight meets each new token, too.",
+            lambda params, core, b: 2 * b * core),
+    Mistake("the core's arithmetic of one sequence. Each new token sees a cache.",
+            lambda params, core, b: 2 * (b * params + core)),
+)  # fmt: skip
 LAYERS = (
     lambda g: 1,
-    Mistake(
-        "the layers twice. attention_params counts those of all layers.", lambda g: g.n_layers
-    ),
+    Mistake("the layers twice. attention_params counts them all.", lambda g: g.n_layers),
 )
 UNITS = (
     lambda seconds, batch_size: seconds,
-    Mistake(
-        "milliseconds. The exercise asks for seconds.",
-        lambda seconds, batch_size: 1e3 * seconds,
-    ),
-    Mistake(
-        "microseconds. The exercise asks for seconds.",
-        lambda seconds, batch_size: 1e6 * seconds,
-    ),
-    Mistake(
-        "the share of one sequence. The exercise asks for the whole step.",
-        lambda seconds, batch_size: seconds / batch_size,
-    ),
-    Mistake(
-        "steps per second. The exercise asks for the seconds of a step.",
-        lambda seconds, batch_size: 1 / seconds,
-    ),
+    Mistake("milliseconds, not seconds.", lambda seconds, b: 1e3 * seconds),
+    Mistake("microseconds, not seconds.", lambda seconds, b: 1e6 * seconds),
+    Mistake("the share of one sequence, not the whole step.", lambda seconds, b: seconds / b),
+    Mistake("steps per second, not seconds per step.", lambda seconds, b: 1 / seconds),
 )
 PARTS = (JOINS, WEIGHT_BYTES, CACHE_READS, CORES, FLOPS, LAYERS, UNITS)
 

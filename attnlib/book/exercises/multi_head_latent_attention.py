@@ -18,8 +18,7 @@ LAYOUTS = (
         )[::-1],
     ),
     Mistake(
-        "W_UK of all heads first, then W_UV. The rows go head by head: W_UK and W_UV of head 0,"
-        " then of head 1.",
+        "W_UK of all heads first, then W_UV. The rows go head by head, W_UK and then W_UV.",
         lambda weight, H, n: (
             weight[: H * n].view(H, n, -1),
             weight[H * n :].view(H, -1, weight.shape[1]),
@@ -35,75 +34,44 @@ LAYOUTS = (
         "the width d_c before the rows of a head. It is the last axis: view(H, n + v, d_c).",
         lambda weight, H, n: weight.view(H, weight.shape[1], -1).mT.tensor_split([n], dim=1),
     ),
-    Mistake(
-        "W_UK for the result as well. Mixed latents go through W_UV.",
-        lambda weight, H, n: (weight.view(H, -1, weight.shape[1])[:, :n],) * 2,
-    ),
-)
+    Mistake("W_UK for the result as well. Mixed latents go through W_UV.",
+            lambda weight, H, n: (weight.view(H, -1, weight.shape[1])[:, :n],) * 2),
+)  # fmt: skip
 ROWS = (
     lambda entries, d_c: (entries[..., :d_c], entries[..., d_c:]),
-    Mistake(
-        "the rotary key read as the first part of a row. The latent comes first.",
-        lambda entries, d_c: (entries[..., -d_c:], entries[..., :-d_c]),
-    ),
-    Mistake(
-        "only the first row is seen, as with is_causal=True and a single query. No mask is"
-        " needed.",
-        lambda entries, d_c: (entries[:, :, :1, :d_c], entries[:, :, :1, d_c:]),
-    ),
-)
+    Mistake("the rotary key read as the first part of a row. The latent comes first.",
+            lambda entries, d_c: (entries[..., -d_c:], entries[..., :-d_c])),
+    Mistake("only the first row is seen, as with is_causal=True and one query. Use no mask.",
+            lambda entries, d_c: (entries[:, :, :1, :d_c], entries[:, :, :1, d_c:])),
+)  # fmt: skip
 ROTARY = (
     lambda scores: scores,
-    Mistake(
-        "the rotary part is left out. Its scores are added to the others.", torch.zeros_like
-    ),
+    Mistake("the rotary part is left out. Add its scores.", torch.zeros_like),
 )
 SCALES = (  # content and position are divided by the roots of these
     lambda n, d_r, d_c: (n + d_r, n + d_r),
-    Mistake(
-        "the scale of the latent key, d_c + rope. The scores are those of the expanded heads,"
-        " so divide by the square root of nope + rope.",
-        lambda n, d_r, d_c: (d_c + d_r, d_c + d_r),
-    ),
-    Mistake(
-        "the scale of the latent alone. Divide by the square root of nope + rope.",
-        lambda n, d_r, d_c: (d_c, d_c),
-    ),
-    Mistake(
-        "a scale without the rotary width. A head's key is nope + rope wide.",
-        lambda n, d_r, d_c: (n, n),
-    ),
-    Mistake(
-        "scores that are not scaled. Divide by the square root of nope + rope.",
-        lambda n, d_r, d_c: (1, 1),
-    ),
-    Mistake(
-        "the scale without its root. Divide by the square root of nope + rope.",
-        lambda n, d_r, d_c: ((n + d_r) ** 2, (n + d_r) ** 2),
-    ),
-    Mistake(
-        "each part scaled by its own width. Add them, then divide by the square root of nope +"
-        " rope.",
-        lambda n, d_r, d_c: (n, d_r),
-    ),
-)
+    Mistake("the scale of the latent key, d_c + rope. The scores are those of the expanded"
+            " heads, so divide by the square root of nope + rope.",
+            lambda n, d_r, d_c: (d_c + d_r, d_c + d_r)),
+    Mistake("the scale of the latent alone. Divide by the square root of nope + rope.",
+            lambda n, d_r, d_c: (d_c, d_c)),
+    Mistake("a scale without the rotary width: use nope + rope.", lambda n, d_r, d_c: (n, n)),
+    Mistake("scores that are not scaled. Divide by the square root of nope + rope.",
+            lambda n, d_r, d_c: (1, 1)),
+    Mistake("the scale without its root. Divide by the square root of nope + rope.",
+            lambda n, d_r, d_c: ((n + d_r) ** 2, (n + d_r) ** 2)),
+    Mistake("each part scaled by its own width. Add them, then divide by root (nope + rope).",
+            lambda n, d_r, d_c: (n, d_r)),
+)  # fmt: skip
 SOFTMAX = (
     lambda scores: scores.softmax(dim=-1),
     Mistake("no softmax. The scores become weights by it.", lambda scores: scores),
-    Mistake(
-        "softmax over the heads. It goes over the cached rows, the last axis.",
-        lambda scores: scores.softmax(dim=1),
-    ),
-    Mistake(
-        "softmax over the one query. It goes over the cached rows, the last axis.",
-        lambda scores: scores.softmax(dim=2),
-    ),
-    Mistake(
-        "softmax over axis 0, the sequences of the batch. It goes over the cached rows, the"
-        " last axis.",
-        lambda scores: scores.softmax(dim=0),
-    ),
-)
+    Mistake("softmax over the heads, not the cached rows.",
+            lambda scores: scores.softmax(dim=1)),
+    Mistake("softmax over the one query, not the rows.", lambda scores: scores.softmax(dim=2)),
+    Mistake("softmax over axis 0, the sequences of the batch, and not over the cached rows.",
+            lambda scores: scores.softmax(dim=0)),
+)  # fmt: skip
 PARTS = (LAYOUTS, ROWS, ROTARY, SCALES, SOFTMAX)
 
 

@@ -12,52 +12,26 @@ from attnlib.book.exercises.grading import Exercise, Grade, Mistake, combined
 
 BELOW = (
     lambda n: n - 1,
-    Mistake(
-        "a spread with n below the sum of squares. Of a sample it is n - 1 (statistics.stdev).",
-        lambda n: n,
-    ),
+    Mistake("a spread with n below the sum of squares. A sample has n - 1.", lambda n: n),
 )
 POWERS = (0.5, Mistake("the variance instead of its root, the standard deviation.", 1))
 DIVISORS = (
     lambda n: n**0.5,
-    Mistake(
-        "where single differences lie. The mean of n of them is more certain, by the square"
-        " root of n.",
-        lambda n: 1,
-    ),
-    Mistake(
-        "a spread divided by n. The mean of n differences is more certain by the square root of"
-        " n.",
-        lambda n: n,
-    ),
-    Mistake(
-        "a spread divided by the square root of n - 1. That 1 is subtracted once, inside the"
-        " spread.",
-        lambda n: (n - 1) ** 0.5,
-    ),
-)
+    Mistake("where single differences lie. Divide by root n for their mean.", lambda n: 1),
+    Mistake("a spread divided by n. Divide by the square root of n.", lambda n: n),
+    Mistake("a spread divided by the square root of n - 1. That 1 is subtracted once, inside"
+            " the spread.", lambda n: (n - 1) ** 0.5),
+)  # fmt: skip
 FACTORS = (
     lambda t: t,
-    Mistake(
-        "1.96, which is right for very many pairs. With few, take the t that is given.",
-        lambda t: 1.96,
-    ),
+    Mistake("1.96, which is right for very many pairs. Take t.", lambda t: 1.96),
     Mistake("an interval without t. Multiply the error of the mean by it.", lambda t: 1),
 )
 ENDS = (
     lambda mean, half: (mean - half, mean + half),
-    Mistake(
-        "b - a. All signs are the other way round.",
-        lambda mean, half: (-mean - half, -mean + half),
-    ),
-    Mistake(
-        "the upper end first. The exercise asks for the lower one first.",
-        lambda mean, half: (mean + half, mean - half),
-    ),
-    Mistake(
-        "mean and half width. The exercise asks for the lower and the upper end.",
-        lambda mean, half: (mean, half),
-    ),
+    Mistake("b - a: all signs are exchanged.", lambda mean, half: (-mean - half, half - mean)),
+    Mistake("the upper end first.", lambda mean, half: (mean + half, mean - half)),
+    Mistake("mean and half width, not the two ends.", lambda mean, half: (mean, half)),
 )
 
 
@@ -111,17 +85,13 @@ PAIRED_INTERVAL = Exercise(
         "pairs that do not": ([3.0, 1.0, 2.0, 5.0, 4.0], [2.0, 6.0, 1.0, 3.0, 5.0], 2.7764),
     },
     mistakes=[
-        Mistake(
-            "the interval of two groups without pairs. Subtract seed by seed first: only then"
-            " does what a pair has in common drop out.",
-            unpaired,
-        ),
-        Mistake(
-            "half widths of the two means, added up. Subtract seed by seed first.", of_two_means
-        ),
+        Mistake("the interval of two groups without pairs. Subtract seed by seed first: only"
+                " then does what a pair has in common drop out.", unpaired),
+        Mistake("half widths of the two means, added up. Subtract seed by seed first.",
+                of_two_means),
         *(m for m in WAYS if not same(m.answer(*THREE_PAIRS), paired(*THREE_PAIRS))),
     ],
-)
+)  # fmt: skip
 
 
 def grade_paired_interval(

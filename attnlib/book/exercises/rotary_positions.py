@@ -1,4 +1,3 @@
-# ruff: noqa: D103  The hint of a mistake says what its function does.
 """Exercises on rotary positions: rotate, stretch the base, and rotate after caching."""
 
 from __future__ import annotations
@@ -17,56 +16,43 @@ from attnlib.testing import FAILS, HOLDS, Report
 from attnlib.variants.mha import MultiHeadAttention
 
 
-def rotate(x: Tensor, positions: Tensor, base: float) -> Tensor:
-    """The right answer."""
-    return apply_rope(x, *rope_angles(positions, x.shape[-1], base=base))
+def rotation(
+    *,
+    exponent: float = -2.0,
+    place: Callable[[Tensor], Tensor] = lambda positions: positions,
+    read: str = "halves",
+    write: str = "halves",
+    signs: tuple[int, int] = (-1, 1),
+    reuse: bool = False,
+) -> Callable[..., Tensor]:
+    """An answer with one thing to get wrong at a time; the right one without arguments."""
 
-
-def rotate_neighbours(x: Tensor, positions: Tensor, base: float) -> Tensor:
-    cos, sin = rope_angles(positions, x.shape[-1], base=base)
-    return apply_rope(x, cos, sin, interleaved=True)
-
-
-def rotate_backwards(x: Tensor, positions: Tensor, base: float) -> Tensor:
-    cos, sin = rope_angles(positions, x.shape[-1], base=base)
-    return apply_rope(x, cos, -sin)
-
-
-def write_as_neighbours(x: Tensor, positions: Tensor, base: float) -> Tensor:
-    return torch.stack(rotate(x, positions, base).chunk(2, dim=-1), dim=-1).flatten(-2)
-
-
-def read_as_neighbours(x: Tensor, positions: Tensor, base: float) -> Tensor:
-    return rotate(torch.cat([x[..., 0::2], x[..., 1::2]], dim=-1), positions, base)
-
-
-def with_exponents(step: float) -> Callable[..., Tensor]:
     def rotate(x: Tensor, positions: Tensor, base: float) -> Tensor:
-        speed = base ** (step * torch.arange(x.shape[-1] // 2) / x.shape[-1])  # (D / 2,)
-        angles = positions[:, None] * speed  # (T, D / 2)
-        return apply_rope(x, angles.cos(), angles.sin())
+        D = x.shape[-1]
+        speed = base ** (exponent * torch.arange(D // 2) / D)  # (D / 2,)
+        angles = place(positions)[:, None] * speed  # (T, D / 2)
+        cos, sin = angles.cos(), angles.sin()
+        a, b = x.chunk(2, dim=-1) if read == "halves" else (x[..., 0::2], x[..., 1::2])
+        first = a * cos + signs[0] * b * sin
+        pair = first, signs[1] * (first if reuse else a) * sin + b * cos
+        if write == "halves":
+            return torch.cat(pair, dim=-1)
+        return torch.stack(pair, dim=-1).flatten(-2)
 
     return rotate
 
 
 def angles_of_neighbours(x: Tensor, positions: Tensor, base: float) -> Tensor:
+    """A wrong answer: halves make pairs, but two numbers side by side have one angle."""
     cos, sin = rope_angles(positions, x.shape[-1], base=base)
     cos, sin = cos.repeat_interleave(2, dim=-1), sin.repeat_interleave(2, dim=-1)
     a, b = x.chunk(2, dim=-1)
     return x * cos + torch.cat([-b, a], dim=-1) * sin  # (B, H, T, D)
 
 
-def plus_twice(x: Tensor, positions: Tensor, base: float) -> Tensor:
-    cos, sin = rope_angles(positions, x.shape[-1], base=base)
-    a, b = x.chunk(2, dim=-1)
-    return torch.cat([a * cos + b * sin, a * sin + b * cos], dim=-1)
-
-
-def turned_a_again(x: Tensor, positions: Tensor, base: float) -> Tensor:
-    cos, sin = rope_angles(positions, x.shape[-1], base=base)
-    a, b = x.chunk(2, dim=-1)
-    a = a * cos - b * sin
-    return torch.cat([a, a * sin + b * cos], dim=-1)
+def rotate(x: Tensor, positions: Tensor, base: float) -> Tensor:
+    """The right answer."""
+    return apply_rope(x, *rope_angles(positions, x.shape[-1], base=base))
 
 
 X = torch.randn(2, 3, 5, 8, generator=torch.Generator().manual_seed(0))  # (B, H, T, D)
@@ -85,71 +71,36 @@ ROTATION = Exercise(
         "20, 3, 11, base 500": (X[:, :, :3], torch.tensor([20, 3, 11]), 500.0),
     },
     mistakes=[
-        Mistake(
-            "pairs of neighbours, the interleaved layout. Here number i pairs with number"
-            " i + D/2.",
-            rotate_neighbours,
-        ),
-        Mistake(
-            "positions counted from 0 in each call. A token that is decoded alone keeps its"
-            " place in the text: use the positions that are passed in.",
-            lambda x, positions, base: rotate(x, torch.arange(len(positions)), base),
-        ),
-        Mistake(
-            "turned clockwise: the two signs of the sine are exchanged. A pair (a, b) becomes"
-            " (a cos - b sin, a sin + b cos).",
-            rotate_backwards,
-        ),
-        Mistake(
-            "speeds that grow from pair to pair. The exponent is negative: later pairs are"
-            " slower.",
-            with_exponents(2),
-        ),
-        Mistake(
-            "one speed for all pairs. Pair i has the speed base^(-2i/D).", with_exponents(0)
-        ),
-        Mistake(
-            "the exponent -i/D, with i = 0, 1, 2, ... It is -2i/D: the exponents go from 0"
-            " nearly to -1.",
-            with_exponents(-1),
-        ),
-        Mistake(
-            "the exponent -4i/D: i counts pairs 0, 1, 2, ... and is multiplied by 2 once, or"
-            " comes in steps of 2 already.",
-            with_exponents(-4),
-        ),
-        Mistake(
-            "halves are paired, but the angles are laid out for neighbours. Join the two halves"
-            " with cat, and their angles too.",
-            angles_of_neighbours,
-        ),
-        Mistake(
-            "read as halves and written as neighbours. Join the turned halves with cat, as they"
-            " were cut.",
-            write_as_neighbours,
-        ),
-        Mistake(
-            "both signs positive. Then lengths change: a becomes a cos - b sin.",
-            plus_twice,
-        ),
-        Mistake(
-            "the second line uses the a that the first line has turned already. Both need the"
-            " old a.",
-            turned_a_again,
-        ),
-        Mistake(
-            "read as neighbours and written as halves. Cut x with chunk, as you join it with"
-            " cat.",
-            read_as_neighbours,
-        ),
-        Mistake(
-            "positions counted from 1. They are passed in, the first token of a text at 0: use"
-            " them as they are.",
-            lambda x, positions, base: rotate(x, positions + 1, base),
-        ),
+        Mistake("pairs of neighbours, the interleaved layout. Here number i pairs with i +"
+                " D/2.", rotation(read="neighbours", write="neighbours")),
+        Mistake("positions counted from 0 in each call. A token that is decoded alone keeps"
+                " its place in the text: use the positions that are passed in.",
+                rotation(place=lambda positions: torch.arange(len(positions)))),
+        Mistake("turned clockwise: the two signs of the sine are exchanged. A pair (a, b)"
+                " becomes (a cos - b sin, a sin + b cos).", rotation(signs=(1, -1))),
+        Mistake("speeds that grow from pair to pair. A negative exponent makes later pairs"
+                " slower.", rotation(exponent=2)),
+        Mistake("one speed for all pairs. Pair i has the speed base^(-2i/D).",
+                rotation(exponent=0)),
+        Mistake("the exponent -i/D, with i = 0, 1, 2, ... It is -2i/D, from 0 nearly to -1.",
+                rotation(exponent=-1)),
+        Mistake("the exponent -4i/D: i counts pairs 0, 1, 2, ... and is multiplied by 2 once,"
+                " or comes in steps of 2 already.", rotation(exponent=-4)),
+        Mistake("halves are paired, but the angles are laid out for neighbours. Join the two"
+                " halves with cat, and their angles too.", angles_of_neighbours),
+        Mistake("read as halves and written as neighbours. Join them with cat, as they were"
+                " cut.", rotation(write="neighbours")),
+        Mistake("both signs positive. Then lengths change: a becomes a cos - b sin.",
+                rotation(signs=(1, 1))),
+        Mistake("the second line uses the a that the first line has turned already. Both need"
+                " the old a.", rotation(reuse=True)),
+        Mistake("read as neighbours and written as halves. Cut x with chunk, as you join it.",
+                rotation(read="neighbours")),
+        Mistake("positions counted from 1. The first token is at 0: use them as they are.",
+                rotation(place=lambda positions: positions + 1)),
         Mistake("nothing is turned; x comes back as it was.", lambda x, positions, base: x),
     ],
-)
+)  # fmt: skip
 
 
 def grade_rotation(function: Callable[[Tensor, Tensor, float], Tensor]) -> Grade:
@@ -175,39 +126,25 @@ STRETCH = Exercise(
         "pair 1 of 4, by 3": (100.0, 8, 3.0, 1),
     },
     mistakes=[
-        Mistake(
-            "the base times the factor. The speed of pair i is base^(-2i/D), so only a part of"
-            " the factor reaches it.",
-            lambda base, dim, factor, pair: base * factor,
-        ),
-        Mistake(
-            "the chapter's base, which slows the last pair by the factor, whichever pair is"
-            " wanted.",
-            lambda base, dim, factor, pair: base * factor ** (dim / (dim - 2)),
-        ),
-        Mistake(
-            "the exponent 2p/D instead of D/(2p). Solve for the new base, then test.",
-            lambda base, dim, factor, pair: base * factor ** (2 * pair / dim),
-        ),
-        Mistake(
-            "the pair counted from 1. Pair 0 is the first; no base changes its speed.",
-            lambda base, dim, factor, pair: base * factor ** (dim / (2 * (pair + 1))),
-        ),
-        Mistake(
-            "the exponent D/p. A pair is two numbers wide, so i is multiplied by 2.",
-            lambda base, dim, factor, pair: base * factor ** (dim / pair),
-        ),
-        Mistake(
-            "a smaller base, which makes the pair faster. The factor is to slow it down.",
-            lambda base, dim, factor, pair: base * factor ** (-dim / (2 * pair)),
-        ),
-        Mistake(
-            "D // (2p), which rounds the exponent down to a whole number. Divide with /, and"
-            " not with //.",
-            lambda base, dim, factor, pair: base * factor ** (dim // (2 * pair)),
-        ),
+        Mistake("the base times the factor. The speed of pair i is base^(-2i/D), so only a"
+                " part of the factor reaches it.",
+                lambda base, dim, factor, pair: base * factor),
+        Mistake("the chapter's base, which slows the last pair by the factor, whichever pair"
+                " is wanted.",
+                lambda base, dim, factor, pair: base * factor ** (dim / (dim - 2))),
+        Mistake("the exponent 2p/D instead of D/(2p). Solve for the new base, then test.",
+                lambda base, dim, factor, pair: base * factor ** (2 * pair / dim)),
+        Mistake("the pair counted from 1. Pair 0 is the first; no base changes its speed.",
+                lambda base, dim, factor, pair: base * factor ** (dim / (2 * (pair + 1)))),
+        Mistake("the exponent D/p. A pair is two numbers wide, so i is multiplied by 2.",
+                lambda base, dim, factor, pair: base * factor ** (dim / pair)),
+        Mistake("a smaller base, which makes the pair faster. The factor is to slow it down.",
+                lambda base, dim, factor, pair: base * factor ** (-dim / (2 * pair))),
+        Mistake("D // (2p), which rounds the exponent down to a whole number. Divide with /,"
+                " and not with //.",
+                lambda base, dim, factor, pair: base * factor ** (dim // (2 * pair))),
     ],
-)
+)  # fmt: skip
 
 
 def grade_stretch(function: Callable[[float, int, float, int], float]) -> Grade:

@@ -1,4 +1,3 @@
-# ruff: noqa: D103  The hint of a mistake says what its function does.
 """Exercises on the scaling: the scale of a fresh layer, and attention with QK-norm."""
 
 from __future__ import annotations
@@ -22,63 +21,29 @@ from attnlib.testing import FAILS, HOLDS, TOLERANCE, Report
 
 WIDTHS = (
     lambda d_model, H, D: D,
-    Mistake(
-        "the width of the model under the root. A dot product has as many terms as one head's"
-        " key is wide.",
-        lambda d_model, H, D: d_model,
-    ),
-    Mistake(
-        "d_model / n_heads for the width of a head. That is only a convention; the width is"
-        " head_dim.",
-        lambda d_model, H, D: d_model / H,
-    ),
-    Mistake(
-        "the width of all heads together. Each head has its own softmax.",
-        lambda d_model, H, D: H * D,
-    ),
+    Mistake("the width of the model. A score has one head's D terms.", lambda d, H, D: d),
+    Mistake("d_model / n_heads for a head's width. It is head_dim.", lambda d, H, D: d / H),
+    Mistake("the width of all heads. Each has its own softmax.", lambda d, H, D: H * D),
 )
 SPREADS = (
     lambda q, k: q * k,
-    Mistake(
-        "entries of variance 1, whatever the spreads are. A product of independent entries has"
-        " the variance q_std^2 * k_std^2.",
-        lambda q, k: 1,
-    ),
-    Mistake(
-        "variances where standard deviations belong. If a query is twice as long, so is the"
-        " score, not four times.",
-        lambda q, k: (q * k) ** 2,
-    ),
-    Mistake(
-        "the root of the spreads. Twice the query is twice the score, so divide by q_std and"
-        " k_std themselves.",
-        lambda q, k: (q * k) ** 0.5,
-    ),
-    Mistake(
-        "the spread of the queries alone. The keys are a factor of the score as well.",
-        lambda q, k: q,
-    ),
+    Mistake("entries of variance 1, whatever the spreads are.", lambda q, k: 1),
+    Mistake("variances where standard deviations belong. If a query is twice as long, so is"
+            " the score, not four times.", lambda q, k: (q * k) ** 2),
+    Mistake("the root of the spreads. Divide by q_std and k_std.", lambda q, k: (q * k) ** 0.5),
+    Mistake("the spread of the queries alone. Keys are a factor, too.", lambda q, k: q),
     Mistake("the sum of the spreads. Query and key are multiplied.", lambda q, k: q + k),
-    Mistake(
-        "multiplied by the spreads. Larger entries make larger scores, so divide by them.",
-        lambda q, k: 1 / (q * k),
-    ),
-)
+    Mistake("multiplied by the spreads. Divide by them.", lambda q, k: 1 / (q * k)),
+)  # fmt: skip
 DIRECTIONS = (
     lambda width, spread: width**-0.5 / spread,
-    Mistake(
-        "no root. Variances add up, so the size of a sum of D terms grows with the root of D.",
-        lambda width, spread: 1 / width / spread,
-    ),
-    Mistake(
-        "the variance of the scores where its root belongs.",
-        lambda width, spread: 1 / (width * spread**2),
-    ),
-    Mistake(
-        "how large a score is. The scale has to undo that: divide by it.",
-        lambda width, spread: width**0.5 * spread,
-    ),
-)
+    Mistake("no root. Variances add up, so the size of a sum of D terms grows with the root of"
+            " D.", lambda width, spread: 1 / width / spread),
+    Mistake("the variance of the scores where its root belongs.",
+            lambda width, spread: 1 / (width * spread**2)),
+    Mistake("how large a score is. The scale has to undo that: divide by it.",
+            lambda width, spread: width**0.5 * spread),
+)  # fmt: skip
 
 
 def scale(width: Callable, spread: Callable, direction: Callable) -> Callable[..., float]:
@@ -129,28 +94,19 @@ def normed_attention(
     )
 
 
-def unchanged(x: Tensor) -> Tensor:
-    return x
-
-
-def rms(x: Tensor) -> Tensor:
-    return rms_over(-1)(x)
-
-
-def rms_over(*axes: int) -> Callable[[Tensor], Tensor]:
+def rms(*axes: int) -> Callable[[Tensor], Tensor]:
+    """Division by the root of the mean square over axes."""
     return lambda x: x * x.square().mean(dim=axes, keepdim=True).rsqrt()
 
 
+def unchanged(x: Tensor) -> Tensor:
+    """The tensor itself."""
+    return x
+
+
 def unit(x: Tensor) -> Tensor:
+    """Vectors of length 1."""
     return F.normalize(x, dim=-1)
-
-
-def layer_norm(x: Tensor) -> Tensor:
-    return rms(x - x.mean(dim=-1, keepdim=True))
-
-
-def without_root(x: Tensor) -> Tensor:
-    return x / x.square().mean(dim=-1, keepdim=True)
 
 
 def both(norm: Callable[[Tensor], Tensor]) -> Callable[..., tuple[Tensor, Tensor]]:
@@ -181,7 +137,7 @@ def longer(what: str) -> Callable[[nn.Module], Report]:
 
 
 QK_NORM = LayerExercise(
-    answer=both(rms),
+    answer=both(rms(-1)),
     build=attention_layer,
     checks=(
         "equals the reference",
@@ -193,60 +149,35 @@ QK_NORM = LayerExercise(
     ),
     mistakes=[
         Mistake("queries and keys are used as they came.", both(unchanged)),
-        Mistake(
-            "the queries are normalised and the keys are not. One long key would win every"
-            " query.",
-            normed_attention(rms, unchanged),
-        ),
-        Mistake(
-            "the keys are normalised and the queries are not.", normed_attention(unchanged, rms)
-        ),
-        Mistake(
-            "vectors of length 1, and then the scale 1 / sqrt(D) as well. Scores stay within"
-            " 1 / sqrt(D), and the weights are nearly equal. Normalised entries have a mean"
-            " square of 1, so the length is sqrt(D).",
-            both(unit),
-        ),
-        Mistake(
-            "vectors of length 1 without a scale. Normalised entries have a mean square of 1,"
-            " so the length is sqrt(D), and the scores are divided by sqrt(D).",
-            normed_attention(unit, unit, scale=1.0),
-        ),
-        Mistake(
-            "no scale after the norm. The norm undoes a scale that the query got before it.",
-            normed_attention(rms, rms, scale=1.0),
-        ),
-        Mistake(
-            "the values are normalised as well. They carry what is mixed; scores come from"
-            " queries and keys alone.",
-            normed_attention(rms, rms, norm_v=rms),
-        ),
-        Mistake(
-            "the mean is subtracted first. That is layer norm; here only the size is changed.",
-            both(layer_norm),
-        ),
-        Mistake(
-            "normalised along the tokens. Then a token changes its neighbours, later ones as"
-            " well. The entries of one vector lie along the last axis.",
-            both(rms_over(2)),
-        ),
-        Mistake(
-            "normalised along the heads. The entries of one head's vector lie along the last"
-            " axis.",
-            both(rms_over(1)),
-        ),
-        Mistake(
-            "one size for all heads of a token. Each head's vector is normalised by itself.",
-            both(rms_over(1, 3)),
-        ),
-        Mistake(
-            "one size for the whole tensor, later tokens included. Each vector of D numbers is"
-            " normalised by itself, along the last axis.",
-            both(rms_over(0, 1, 2, 3)),
-        ),
-        Mistake("divided by the mean of the squares instead of its root.", both(without_root)),
+        Mistake("the queries are normalised and the keys are not. One long key would win every"
+                " query.", normed_attention(rms(-1), unchanged)),
+        Mistake("the keys are normalised and the queries are not.",
+                normed_attention(unchanged, rms(-1))),
+        Mistake("vectors of length 1, and then the scale 1 / sqrt(D) as well. Scores stay"
+                " within 1 / sqrt(D), and the weights are nearly equal. Normalised entries have"
+                " a mean square of 1, so the length is sqrt(D).", both(unit)),
+        Mistake("vectors of length 1 without a scale. Normalised entries have a mean square of"
+                " 1, so the length is sqrt(D), and the scores are divided by sqrt(D).",
+                normed_attention(unit, unit, scale=1.0)),
+        Mistake("no scale after the norm. The norm undoes a scale that the query got before"
+                " it.", normed_attention(rms(-1), rms(-1), scale=1.0)),
+        Mistake("the values are normalised as well. They carry what is mixed; scores come from"
+                " queries and keys alone.", normed_attention(rms(-1), rms(-1), norm_v=rms(-1))),
+        Mistake("the mean is subtracted first. That is layer norm; here only the size is"
+                " changed.", both(lambda x: rms(-1)(x - x.mean(dim=-1, keepdim=True)))),
+        Mistake("normalised along the tokens. Then a token changes its neighbours, later ones"
+                " as well. The entries of one vector lie along the last axis.", both(rms(2))),
+        Mistake("normalised along the heads. The entries of one head's vector lie along the"
+                " last axis.", both(rms(1))),
+        Mistake("one size for all heads of a token. Each head's vector is normalised by"
+                " itself.", both(rms(1, 3))),
+        Mistake("one size for the whole tensor, later tokens included. Each vector of D"
+                " numbers is normalised by itself, along the last axis.",
+                both(rms(0, 1, 2, 3))),
+        Mistake("divided by the mean of the squares instead of its root.",
+                both(lambda x: x / x.square().mean(dim=-1, keepdim=True))),
     ],
-)
+)  # fmt: skip
 
 
 def grade_qk_norm(function: Callable[..., object]) -> Grade:
