@@ -89,7 +89,7 @@ class Settings:
             for size in value if isinstance(value, tuple) else [value]:
                 if not isinstance(size, float):
                     check_size(name, size)
-        check_heads(self.d_model, self.n_heads, None, rope=True)
+        check_heads(self.d_model, self.n_heads, None, rope=Rope())
         for n_kv_heads in self.kv_heads:
             check_kv_heads(self.n_heads, n_kv_heads)
         if not set(self.ranks_on) <= set(self.ranks):

@@ -143,7 +143,7 @@ class PositionedLM(TinyLM):
         Raises:
             ValueError: if a token comes after the last position that there is.
         """
-        start = 0 if caches is None else caches[0].length
+        start = 0 if caches is None else caches[0].seen
         end = start + tokens.shape[1]
         if end > len(self.waves):
             raise ValueError(f"tokens must end by position {len(self.waves)}, got {end}")

@@ -1,4 +1,4 @@
-"""The experiment runner that the laboratories share: restarts, and one command line for both."""
+"""The experiment runner of the laboratories: restarts, and one command line for both."""
 
 import json
 from dataclasses import dataclass
@@ -96,7 +96,8 @@ def test_other_settings_or_another_text_are_refused(tmp_path):
 
 def test_the_description_has_a_line_for_each_fact():
     text = empty().describe()
-    for line in ("processor          a chip, threads: 1", "versions           torch 2, Python 3",
+    for line in ("processor          a chip, threads: 1",
+                 "versions           torch 2, Python 3",
                  "day                24 November 2026",
                  "text               2 files, 1,234 bytes, 1 of the files held out",
                  "its sha256         0000000000000000..."):  # fmt: skip
