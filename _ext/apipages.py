@@ -182,7 +182,10 @@ def home_of_value(module: str, name: str) -> str:
 
 def has_words(module: str, name: str) -> bool:
     """Whether the pages show a name: a function, a class, or a value with words of its own."""
-    thing = getattr(importlib.import_module(module), name, None)
+    home = importlib.import_module(module)
+    thing = getattr(home, name, None)
+    if name not in getattr(home, "__all__", [name]):
+        return False
     if inspect.isfunction(thing) or inspect.isclass(thing):
         return bool(thing.__doc__)
     try:
