@@ -37,6 +37,7 @@ from sphinx.pycode import ModuleAnalyzer
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 
+import docstrings
 from tools import contents, toc
 
 PACKAGE = "attnlib"
@@ -64,7 +65,8 @@ def offered(module: ModuleType) -> list[str]:
     """Return the names that a module documents as its own.
 
     Args:
-        module: with ``__all__``, those in it; otherwise the public names defined in it.
+        module: with ``__all__``, those in it; otherwise the public names defined in it, helpers
+            with a single line of docstring left aside.
     """
     if hasattr(module, "__all__"):
         return list(module.__all__)
@@ -74,6 +76,7 @@ def offered(module: ModuleType) -> list[str]:
         if not name.startswith("_")
         and (inspect.isfunction(value) or inspect.isclass(value))
         and value.__module__ == module.__name__
+        and not docstrings.is_helper(value)
     ]
 
 
@@ -187,7 +190,7 @@ def has_words(module: str, name: str) -> bool:
     if name not in getattr(home, "__all__", [name]):
         return False
     if inspect.isfunction(thing) or inspect.isclass(thing):
-        return bool(thing.__doc__)
+        return bool(thing.__doc__) and not docstrings.is_helper(thing)
     try:
         words = ModuleAnalyzer.for_module(module).find_attr_docs()
     except PycodeError:

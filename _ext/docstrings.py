@@ -106,7 +106,9 @@ def check(app: Sphinx, what: str, name: str, thing: object, options: object, lin
 def is_helper(thing: object) -> bool:
     """Whether a function says in one line what it does, and nothing of its arguments."""
     text = inspect.getdoc(thing) or ""
-    return inspect.isfunction(thing) and "\n" not in text and bool(parameters(thing))
+    if not inspect.isfunction(thing) or hasattr(thing, "__wrapped__"):
+        return False
+    return "\n" not in text and bool(parameters(thing))
 
 
 def is_field(thing: object) -> bool:
@@ -116,7 +118,7 @@ def is_field(thing: object) -> bool:
 
 def skip(app: Sphinx, what: str, name: str, thing: object, skip: bool, options: object):
     """Leave helpers out, which are for who reads the source, and what stands there already."""
-    if what == "module" and is_helper(thing) and not hasattr(thing, "__wrapped__"):
+    if what == "module" and is_helper(thing):
         return True
     if what == "class" and is_field(thing):
         return True
