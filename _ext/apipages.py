@@ -35,6 +35,7 @@ from sphinx.environment import BuildEnvironment
 from sphinx.errors import PycodeError
 from sphinx.pycode import ModuleAnalyzer
 
+import docstrings
 from tools import contents, toc
 
 PACKAGE = "attnlib"
@@ -62,7 +63,8 @@ def offered(module: ModuleType) -> list[str]:
     """Return the names that a module documents as its own.
 
     Args:
-        module: with ``__all__``, those in it; otherwise the public names defined in it.
+        module: with ``__all__``, those in it; otherwise the public names defined in it, helpers
+            with a single line of docstring left aside.
     """
     if hasattr(module, "__all__"):
         return list(module.__all__)
@@ -72,6 +74,7 @@ def offered(module: ModuleType) -> list[str]:
         if not name.startswith("_")
         and (inspect.isfunction(value) or inspect.isclass(value))
         and value.__module__ == module.__name__
+        and not docstrings.is_helper(value)
     ]
 
 
@@ -180,9 +183,12 @@ def home_of_value(module: str, name: str) -> str:
 
 def has_words(module: str, name: str) -> bool:
     """Whether the pages show a name: a function, a class, or a value with words of its own."""
-    thing = getattr(importlib.import_module(module), name, None)
+    home = importlib.import_module(module)
+    thing = getattr(home, name, None)
+    if name not in getattr(home, "__all__", [name]):
+        return False
     if inspect.isfunction(thing) or inspect.isclass(thing):
-        return bool(thing.__doc__)
+        return bool(thing.__doc__) and not docstrings.is_helper(thing)
     try:
         words = ModuleAnalyzer.for_module(module).find_attr_docs()
     except PycodeError:

@@ -51,7 +51,9 @@ def takes_arguments(function: Callable) -> bool:
 def is_helper(thing: object) -> bool:
     """Whether a function has arguments and a docstring of one line, which explains none."""
     text = inspect.getdoc(thing) or ""
-    return inspect.isfunction(thing) and "\n" not in text and takes_arguments(thing)
+    if not inspect.isfunction(thing) or hasattr(thing, "__wrapped__"):
+        return False
+    return "\n" not in text and takes_arguments(thing)
 
 
 def is_field(thing: object) -> bool:
@@ -61,7 +63,7 @@ def is_field(thing: object) -> bool:
 
 def skip(app: Sphinx, what: str, name: str, thing: object, skip: bool, options: object):
     """Leave out helpers, which are for readers of the source, and fields of named tuples."""
-    if what == "module" and is_helper(thing) and not hasattr(thing, "__wrapped__"):
+    if what == "module" and is_helper(thing):
         return True
     if what == "class" and is_field(thing):
         return True

@@ -93,6 +93,7 @@ def test_names_in_tables_are_documented():
                 module, _, last = name.rpartition(".")
                 assert module in shown, name
                 assert last not in shown[module].left_out, name
+                assert apipages.has_words(module, last), name
 
 
 def test_every_widget_stands_beside_a_chapter():

@@ -15,7 +15,7 @@ CODE = re.compile(r"`(\w+)`")
 
 
 def test_pages_and_sources_agree():
-    """Catches a table that somebody edited by hand, and a source without its table."""
+    """Catches a table that was edited by hand, and a source without its table."""
     for name, tables in (("appendix/notation.md", 1), ("appendix/names.md", 3)):
         text = (ROOT / name).read_text(encoding="utf-8")
         assert len(notation.TABLE.findall(text)) == tables

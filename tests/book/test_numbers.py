@@ -91,7 +91,7 @@ WRONG = {
     "at the start of a line": ("It is\n<!-- given -->2.5.", "ends the paragraph"),
     "not what a cell prints": ('It is 2.5<!-- = printed("2.5") -->.', "no cell of page has"),
     "a source elsewhere": (f"{PAPER} has more.\n\nIt takes 25.8 of it.", "25.8 has no"),
-    "a link within the book": ("Chapter [4](04.ipynb): 25.8 of it.", "25.8 has no"),
+    "a link within the book": ("The chapter [on it](04.ipynb): 25.8 of it.", "25.8 has no"),
     "a row without its source": (
         f"| {PAPER} | 24.9 |\n|---|---|\n| {PAPER} | 25.8 |\n\n| x |\n|---|\n| 25.4 |",
         "25.4 has no",
