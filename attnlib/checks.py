@@ -110,7 +110,7 @@ def check_forward(
         cache: ``None``, or a ``cache_type``.
         cache_type: the kind of cache that this layer fills.
         positions: ``None``, or integers of shape ``(T,)`` or ``(B, T)``.
-        key_mask: ``None``, or a boolean mask ``(B, S)``, S = cached + new tokens.
+        key_mask: ``None``, or a boolean mask ``(B, S)``, S = earlier + new tokens.
 
     Raises:
         ValueError: if the rank or width of ``x`` is wrong or it holds no token, if ``cache`` is
@@ -134,7 +134,7 @@ def check_forward(
             )
     if key_mask is not None:
         check_bool("key_mask", key_mask, x.device)
-        expected = (x.shape[0], x.shape[1] + getattr(cache, "kept", 0))
+        expected = (x.shape[0], x.shape[1] + getattr(cache, "seen", 0))
         if key_mask.shape != expected:
             raise ValueError(
                 f"key_mask must have shape (B, S) = {expected}, one entry for each cached and"

@@ -113,7 +113,7 @@ class AttentionLayer(Protocol):
                 int64. Negative positions mark padding, which no query sees. ``None`` means
                 0, 1, ..., or the positions that follow those in ``cache``.
             causal: whether a token may see only itself and earlier ones.
-            key_mask: boolean, shape ``(B, S)`` over cached and new tokens; False hides padding.
+            key_mask: boolean, shape ``(B, S)`` over earlier and new tokens; False hides padding.
                 (``nn.MultiheadAttention``'s ``key_padding_mask`` is the opposite: True hides.)
                 With ``key_mask``, pad on the left where decoding follows, so that positions
                 stay right; with ``positions``, prompts may end anywhere.
