@@ -69,9 +69,8 @@ def changed_lines(old: object, new: object, *, context: int = 1) -> str:
         The lines of a unified diff, with ``...`` where unchanged lines are left out.
     """
     before, after = listing_source(old).splitlines(), listing_source(new).splitlines()
-    diff = list(difflib.unified_diff(before, after, n=context, lineterm=""))[
-        2:
-    ]  # without the names of files
+    diff = list(difflib.unified_diff(before, after, n=context, lineterm=""))
+    diff = diff[2:]  # without the names of the files
     lines = ["..." if line.startswith("@@") else line.rstrip() for line in diff]
     return "\n".join(
         lines[1:] if before[:1] != after[:1] else lines

@@ -295,6 +295,20 @@ def test_style_reaches_nothing_but_widgets(kind):
             assert part.strip().startswith(".attnlib"), selector
 
 
+def test_linter_knows_what_base_js_defines_and_widgets_use_all_of_it():
+    """Catches a function that oxlint takes for undefined, and one that no widget uses."""
+    config = (ROOT / ".oxlintrc.json").read_text(encoding="utf-8")
+    config = json.loads(re.sub(r"(^|\s)//.*", "", config))
+    base = (WIDGETS / "base.js").read_text(encoding="utf-8")
+    defined = set(re.findall(r"^(?:const|class|function) (\w+)", base, re.M))
+    known = set(config["overrides"][0]["globals"])
+    others = [path for path in WIDGETS.glob("*.js") if path.name != "base.js"]
+    code = "\n".join(path.read_text(encoding="utf-8") for path in others)
+    assert known == {name for name in defined if re.search(rf"\b{name}\(", code)}
+    for name in defined - known:  # used by base.js itself, or by the script of a page
+        assert len(re.findall(rf"\b{name}\b", base)) > 1 or f"{name}(" in shared.script("dial")
+
+
 # What is stored in chapters
 
 

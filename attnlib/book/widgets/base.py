@@ -1,8 +1,8 @@
 """The base class of all widgets: one ES module, two ways to deliver it.
 
 With a live kernel, ``anywidget`` shows the widget and syncs its traits both ways. A page
-without a kernel shows stored HTML: the same JavaScript inline, its data as JSON, and a table with
-the same content for readers without scripts.
+without a kernel shows stored HTML: the same JavaScript inline, its data as JSON, and a table
+with the same content for readers without scripts.
 """
 
 from __future__ import annotations

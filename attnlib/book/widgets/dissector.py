@@ -266,6 +266,19 @@ def factors(
     return [*terms, precision]
 
 
+def attention_name(geometry: Geometry) -> str:
+    """Return the name of a model's variant, with the number of KV heads if it has groups.
+
+    Args:
+        geometry: the model's sizes.
+
+    Returns:
+        Such as ``MLA`` or ``GQA-8``.
+    """
+    grouped = 1 < geometry.n_kv_heads < geometry.n_heads
+    return variant_of(geometry).name + f"-{geometry.n_kv_heads}" * grouped
+
+
 def sentence(
     baseline: str, mine: dict, other: dict, saving: float, ratio: float, layers: str
 ) -> str:
@@ -289,7 +302,10 @@ def sentence(
         "matched": "the MHA model of the report’s Table 9",
     }[baseline]
     part = "a layer" if layers == "layer" else "all layers"
-    differ = [f"the attention (MLA for {'GQA-8' if baseline in ('67b', 'gqa') else 'MHA'})"]
+    own, other_geometry = MODELS["DeepSeek-V2"].geometry, baselines().get(baseline)
+    if other_geometry is None:  # the report's own baseline has a KV head per query head, too
+        other_geometry = baselines()["mha"]
+    differ = [f"the attention ({attention_name(own)} for {attention_name(other_geometry)})"]
     if baseline == "67b" and layers == "model":
         depths = [
             MODELS[name].geometry.n_layers for name in ("DeepSeek-V2", "DeepSeek LLM 67B")

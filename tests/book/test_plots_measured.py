@@ -4,6 +4,7 @@ import pytest
 
 from attnlib import bench
 from attnlib.bench import Row
+from attnlib.book.plots import step_times
 
 SMALL = bench.geometries(24, 6, 3, kv_lora_rank=10, qk_rope_head_dim=4)
 
@@ -16,8 +17,6 @@ def row(variant="MHA", tokens=5, seconds=3.0, floor=2.0, **options):
 
 def test_picture_draws_floors_and_marks():
     """Catches a panel under another variant's name, and rows of two phases in one picture."""
-    from attnlib.book.plots import step_times
-
     rows = [row(variant, tokens, 0.003, 0.002, low=0.0025, high=0.004)
             for variant in SMALL for tokens in (9, 5)]  # fmt: skip
     rows += [row("MHA", 5, 0.5, 0.002, low=0.4, high=0.6, code="transformers")]
