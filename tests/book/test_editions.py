@@ -12,9 +12,8 @@ from nbclient import NotebookClient
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-import editions
-from folded import DETAILS, details
-from notebooks import CHAPTERS
+from tools import CHAPTERS, editions
+from tools.details import DETAILS, details
 
 PATHS = sorted(CHAPTERS.glob("*.ipynb"))
 GRADED = "not solved yet"

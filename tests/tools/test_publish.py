@@ -5,22 +5,15 @@ from __future__ import annotations
 import base64
 import hashlib
 import subprocess
-import sys
 import zipfile
-from pathlib import Path
 
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-import address
-import downloads
-import publish
-
-sys.path.append(str(Path(__file__).resolve().parents[2] / "_ext"))
-
 import icons
 import policy
+from tools import address, downloads, publish
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 HOME = address.Address("some-reader", "attention", COMMIT, "https://some-reader.github.io/a/")
