@@ -54,8 +54,8 @@ class Address(NamedTuple):
 
     @property
     def package(self) -> str:
-        """What pip installs to get attnlib as it was at this commit."""
-        return f"attnlib @ git+{self.repository}@{self.commit}"
+        """What pip installs to get attnlib at this commit, with what the pages need."""
+        return f"attnlib[book] @ git+{self.repository}@{self.commit}"
 
     def colab(self, chapter: str) -> str:
         """Return the address at which Colab opens a chapter, given without suffix."""

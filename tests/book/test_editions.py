@@ -175,7 +175,7 @@ def test_a_published_books_students_get_its_package(monkeypatch):
     edition = editions.student(sample(), "00-sample", keep_outputs=False)
     first = next(cell for cell in edition.cells if cell.cell_type == "code")
     assert "%pip install" in first.source
-    assert "attnlib @ git+https://github.com/somebody/book@" in first.source
+    assert "attnlib[book] @ git+https://github.com/somebody/book@" in first.source
 
 
 def test_outputs_may_be_kept_but_for_grades():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from attnlib.book.plots.quality import loss_beside_costs, loss_over_training, paired_differences
+from attnlib.book.plots import loss_beside_costs, loss_over_training, paired_differences
 from attnlib.labs.quality import CONFIGURATIONS, OWN_CACHE, Quality, QualityRun, Settings
 from attnlib.labs.stats import estimate, paired_difference
 

@@ -88,9 +88,10 @@ def chapter():
 
 
 def test_a_published_chapter_installs_its_own_commit():
-    """Catches a notebook that installs whatever is newest, and one that replaces torch."""
+    """Catches a notebook that installs whatever is newest, or no widgets, or replaces torch."""
     first, other = publish.published(chapter(), "topic", HOME).cells[1:]
-    line = f'%pip install --quiet "attnlib @ git+https://github.com/some-reader/attention@{COMMIT}"'
+    package = f"attnlib[book] @ git+https://github.com/some-reader/attention@{COMMIT}"
+    line = f'%pip install --quiet "{package}"'
     assert first.source.splitlines()[-1].strip() == line
     assert first.source.startswith("try:\n    import attnlib")
     assert other.source == "print(1)"
