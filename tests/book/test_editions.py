@@ -125,7 +125,7 @@ def test_a_whole_student_edition_runs(built):
 
 QUESTION = """**Predict.** What?
 
-<details class="option"><summary>32<!-- given --></summary>
+<details class="option"><summary>32<!-- assumed --></summary>
 
 **No.** It is not.
 
@@ -212,7 +212,7 @@ def test_slides_are_cut_at_headings_and_questions():
         ("slide", "## One"),
         ("subslide", "### Two"),
         ("subslide", "**Predict.** What?"),
-        ("notes", "A. 32<!-- given -->: **No.** It is not."),
+        ("notes", "A. 32<!-- assumed -->: **No.** It is not."),
         ("subslide", "print(7)"),  # never on the slide that asks
         ("slide", "## Exercises"),
         ("subslide", "### Exercise 1: x"),
