@@ -7,9 +7,9 @@ A number counts if it has a decimal point, a thousands comma, three or more digi
 sign or a unit. Years, references such as "Table 3", code spans, formulas without decimals and
 small counts do not. A number that counts is verified in one of four ways:
 
-- A comment right after it gives an expression: ``70,272 bytes<!-- = kv_cache_bytes(V3, 1) -->``.
-  Its value must be the number as printed, without the unit. A comment may also name the number,
-  ``<!-- 70,272 = ... -->``, and then verifies it in the whole paragraph.
+- A comment right after it gives an expression: ``7 bytes<!-- = kv_cache_bytes(V3, 1) -->``. Its
+  value must be the number as printed, without the unit. A comment may also name the number,
+  ``<!-- 7 = ... -->``, and then verifies it in the whole paragraph.
 - A code cell of the same chapter contains it, in its source or its output, or a block of code
   in a solution does, or the output below that block.
 - A link to a source is in the same paragraph, item or row, or in the caption of the table.
@@ -305,7 +305,8 @@ def wrong_in(
         elif ASSUMED.fullmatch(comment[1]) and before:
             verified.add(before[-1].start("digits"))
         else:
-            yield comment.start(), f"<!--{comment[1]}--> is neither `= expression` nor `assumed`"
+            text = f"<!--{comment[1]}--> is neither `= expression` nor `assumed`"
+            yield comment.start(), text
     for number in NUMBER.finditer(prose):
         place, digits = number.start("digits"), number["digits"]
         if place in verified or not counts(number) or block.sourced:
