@@ -157,9 +157,9 @@ def begin(show, computed, place, home, **options):
     return widget, truth
 
 
-@pytest.mark.parametrize("place", PLACES, ids=str)
-def test_keys(show, computed, place, home):
-    widget, truth = begin(show, computed, place, home)
+@pytest.mark.parametrize("place", PLACES, ids=str, scope="module")
+def test_keys(show, computed, place, disk):
+    widget, truth = begin(show, computed, place, disk)
     query, key, both = sliders(widget)
     presses = (
         (query, "Home", {"query_position": 0}),
@@ -186,21 +186,21 @@ def test_keys(show, computed, place, home):
     )
 
 
-@pytest.mark.parametrize("place", PLACES, ids=str)
-def test_mouse(show, computed, place, home):
-    widget, truth = begin(show, computed, place, home)
+@pytest.mark.parametrize("place", PLACES, ids=str, scope="module")
+def test_mouse(show, computed, place, address):
+    widget, truth = begin(show, computed, place, address)
     slide(widget, truth, "mouse")
     choose(widget, truth, "mouse")
 
 
-@pytest.mark.parametrize("place", PLACES, ids=str)
+@pytest.mark.parametrize("place", PLACES, ids=str, scope="module")
 def test_touch(show, computed, place, address):
     widget, truth = begin(show, computed, place, address, has_touch=True)
     slide(widget, truth, "touch")
     choose(widget, truth, "touch")
 
 
-@pytest.mark.parametrize("place", PLACES, ids=str)
+@pytest.mark.parametrize("place", PLACES, ids=str, scope="module")
 def test_moving_both_turns_the_arrows_and_leaves_the_score(show, computed, place, address):
     widget, truth = begin(show, computed, place, address)
     query, key, both = sliders(widget)
@@ -217,7 +217,7 @@ def test_moving_both_turns_the_arrows_and_leaves_the_score(show, computed, place
         assert now["key"] != first["key"]
 
 
-@pytest.mark.parametrize("place", PLACES, ids=str)
+@pytest.mark.parametrize("place", PLACES, ids=str, scope="module")
 def test_the_rim_is_where_training_has_been(show, computed, place, address):
     widget, truth = begin(show, computed, place, address)
     sliders(widget)[1].fill("7")

@@ -12,7 +12,7 @@ from attnlib import MODELS
 from attnlib.costs import Geometry, kv_cache_bytes
 
 PLACES = places("dissector")
-EVERY_PLACE = pytest.mark.parametrize("place", PLACES, ids=str)
+EVERY_PLACE = pytest.mark.parametrize("place", PLACES, ids=str, scope="module")
 
 V2 = MODELS["DeepSeek-V2"].geometry
 PRECISIONS = {"6 bits for V2, 16 for the other": 6, "16 bits for both": 16}
@@ -92,8 +92,8 @@ def begin(show, place, home, **options):
 
 
 @EVERY_PLACE
-def test_mouse_reaches_every_comparison(show, place, home):
-    widget = begin(show, place, home)
+def test_mouse_reaches_every_comparison(show, place, address):
+    widget = begin(show, place, address)
     for state in product(*GROUPS):
         for name in state:
             act(widget.get_by_role("radio", name=name, exact=True), "mouse")
@@ -101,8 +101,8 @@ def test_mouse_reaches_every_comparison(show, place, home):
 
 
 @EVERY_PLACE
-def test_keys_go_through_every_switch(show, place, home):
-    widget = begin(show, place, home)
+def test_keys_go_through_every_switch(show, place, disk):
+    widget = begin(show, place, disk)
     keyboard = widget.page.keyboard
     widget.get_by_role("radio", name=FIRST[0], exact=True).focus()
     state = list(FIRST)

@@ -12,7 +12,7 @@ from attnlib import MODELS
 from attnlib.costs import attention_params, decode_cost, kv_cache_bytes
 
 PLACES = places("plane")
-EVERY_PLACE = pytest.mark.parametrize("place", PLACES, ids=str)
+EVERY_PLACE = pytest.mark.parametrize("place", PLACES, ids=str, scope="module")
 
 MEASURES = {
     "bytes": "cache of a token",
@@ -230,8 +230,8 @@ def lonely(page: dict) -> list:
 
 
 @EVERY_PLACE
-def test_mouse_axes_context_and_what_mla_caches(show, computed, place, home):
-    widget, state = begin(show, computed, place, home)
+def test_mouse_axes_context_and_what_mla_caches(show, computed, place, address):
+    widget, state = begin(show, computed, place, address)
     labelled(widget, "model").select_option("Gemma-3 27B")
     state["model"] = "Gemma-3 27B"
     context = labelled(widget, "tokens kept")
@@ -253,8 +253,8 @@ def test_mouse_axes_context_and_what_mla_caches(show, computed, place, home):
 
 
 @EVERY_PLACE
-def test_mouse_filters(show, computed, place, home):
-    widget, state = begin(show, computed, place, home)
+def test_mouse_filters(show, computed, place, address):
+    widget, state = begin(show, computed, place, address)
     state["model"] = "Llama-3 8B"
     labelled(widget, "model").select_option("Llama-3 8B")
     for variant in VARIANTS:
@@ -327,8 +327,8 @@ def test_the_ridge_point_stands_where_it_belongs(show, computed, place, address)
 
 
 @EVERY_PLACE
-def test_mouse_chooses_points(show, computed, place, home):
-    widget, state = begin(show, computed, place, home)
+def test_mouse_chooses_points(show, computed, place, address):
+    widget, state = begin(show, computed, place, address)
     page = assert_shows(widget, state)
     field = widget.locator(".field")
     points = state.points()
@@ -368,8 +368,8 @@ def test_hovering_names_a_point_and_chooses_nothing(show, computed, place, addre
 
 
 @EVERY_PLACE
-def test_keys_reach_every_control(show, computed, place, home):
-    widget, state = begin(show, computed, place, home)
+def test_keys_reach_every_control(show, computed, place, disk):
+    widget, state = begin(show, computed, place, disk)
     keyboard = widget.page.keyboard
     measures = list(MEASURES)
     labelled(widget, "across").focus()

@@ -125,9 +125,9 @@ def spot_of(widget, truth: Truth, head: int) -> dict:
     return {"x": (x + width / 2) * shown / drawn, "y": y + 5}
 
 
-@pytest.mark.parametrize("place", PLACES, ids=str)
-def test_keys_walk_from_mha_to_mqa_and_through_the_heads(show, computed, place, home):
-    widget, truth, made = begin(show, computed, place, home)
+@pytest.mark.parametrize("place", PLACES, ids=str, scope="module")
+def test_keys_walk_from_mha_to_mqa_and_through_the_heads(show, computed, place, disk):
+    widget, truth, made = begin(show, computed, place, disk)
     stops, heads = sliders(widget)
     stops.focus()
     stops.press("Home")
@@ -153,13 +153,13 @@ def test_keys_walk_from_mha_to_mqa_and_through_the_heads(show, computed, place, 
     assert f"{truth.nbytes(middle):,} bytes" in spoken.inner_text()
 
 
-@pytest.mark.parametrize("place", PLACES, ids=str)
-def test_mouse_moves_sliders_and_chooses_heads_in_the_drawing(show, computed, place, home):
-    widget, truth, made = begin(show, computed, place, home)
+@pytest.mark.parametrize("place", PLACES, ids=str, scope="module")
+def test_mouse_moves_sliders_and_chooses_heads_in_the_drawing(show, computed, place, address):
+    widget, truth, made = begin(show, computed, place, address)
     walk_by_pointer(widget, truth, made, "mouse")
 
 
-@pytest.mark.parametrize("place", PLACES, ids=str)
+@pytest.mark.parametrize("place", PLACES, ids=str, scope="module")
 def test_touch_moves_sliders_and_chooses_heads_in_the_drawing(show, computed, place, address):
     widget, truth, made = begin(
         show, computed, place, address, has_touch=True, viewport={"width": 390, "height": 800}
@@ -194,7 +194,7 @@ def walk_by_pointer(widget, truth, made, way):
         assert_shows(widget, truth, n_kv_heads, first)
 
 
-@pytest.mark.parametrize("place", PLACES, ids=str)
+@pytest.mark.parametrize("place", PLACES, ids=str, scope="module")
 def test_hovering_previews_and_does_not_select(show, computed, place, address):
     widget, truth, made = begin(show, computed, place, address)
     other = (made.head + truth.H // 2) % truth.H

@@ -10,7 +10,6 @@ from attnlib import apply_rope, rope_angles
 from attnlib.costs import Geometry, kv_cache_bytes
 
 PLACES = places("stepper")
-WAYS = ("mouse", "keys")
 NAMES = [
     "1 keys and values cached",
     "2 latent, expanded",
@@ -131,13 +130,17 @@ def drive(widget, made, way: str):
     assert_counts(widget, sizes, 2, made.cached)
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("place", PLACES, ids=str)
-def test_controls(show, computed, place, home, way):
-    drive(show(place, home), computed(place), way)
+@pytest.mark.parametrize("place", PLACES, ids=str, scope="module")
+def test_mouse(show, computed, place, address):
+    drive(show(place, address), computed(place), "mouse")
 
 
-@pytest.mark.parametrize("place", PLACES, ids=str)
+@pytest.mark.parametrize("place", PLACES, ids=str, scope="module")
+def test_keys(show, computed, place, disk):
+    drive(show(place, disk), computed(place), "keys")
+
+
+@pytest.mark.parametrize("place", PLACES, ids=str, scope="module")
 def test_touch_on_a_narrow_page(show, computed, place, address):
     options = {"has_touch": True, "viewport": {"width": 390, "height": 844}}
     widget = show(place, address, **options)
@@ -145,7 +148,7 @@ def test_touch_on_a_narrow_page(show, computed, place, address):
 
 
 @pytest.mark.parametrize("width", [1280, 390])
-@pytest.mark.parametrize("place", PLACES, ids=str)
+@pytest.mark.parametrize("place", PLACES, ids=str, scope="module")
 def test_drawn_to_scale(show, computed, place, address, width):
     """Sides that are not the tokens' are as long as their numbers, on one scale."""
     made = computed(place)
@@ -177,7 +180,7 @@ def split_along_the_side_of(widget, name: str) -> list[list[dict]]:
     return [[part.bounding_box() for part in both] for both in parts if len(both) == 2]
 
 
-@pytest.mark.parametrize("place", PLACES, ids=str)
+@pytest.mark.parametrize("place", PLACES, ids=str, scope="module")
 def test_a_change_is_announced_with_its_numbers(show, computed, place, address):
     made, widget = computed(place), show(place, address)
     status = widget.locator(".spoken")
