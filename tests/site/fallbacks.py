@@ -29,8 +29,6 @@ WIDGETS = """(controls) => [...document.querySelectorAll(".attnlib-widget")].map
   };
 })"""
 
-SUMMARIES = ".attnlib-widget details.as-table > summary"
-
 
 def looked_at(page: Page) -> list[dict]:
     """Return what each widget of a page shows, its fallback above all."""
@@ -52,7 +50,9 @@ def lacks(widget: dict) -> list[str]:
         "has cells that are not visible": widget["cellsSeen"],
     }
     return [
-        f"{widget['name']}: the fallback {what}" for what, holds in wanted.items() if not holds
+        f"{widget['name']}: the fallback {fault}"
+        for fault, is_sound in wanted.items()
+        if not is_sound
     ]
 
 
@@ -64,11 +64,16 @@ def bare_tables(page: Page, names: Sequence[str]) -> list[str]:
         names: of the widgets that it must have, in order.
     """
     widgets = looked_at(page)
-    if [widget["name"] for widget in widgets] != list(names):
-        return [f"widgets: {[widget['name'] for widget in widgets]}, not {list(names)}"]
-    found = [fault for widget in widgets for fault in lacks(widget)]
+    found = wrong_names(widgets, names)
+    found += [fault for widget in widgets for fault in lacks(widget)]
     found += [f"{w['name']}: a dead control" for w in widgets if w["controls"]]
     return found + [f"{w['name']}: half a figure" for w in widgets if w["figures"]]
+
+
+def wrong_names(widgets: list[dict], names: Sequence[str]) -> list[str]:
+    """Return a line if the widgets of a page are not those that its chapter stores."""
+    shown = [widget["name"] for widget in widgets]
+    return [] if shown == list(names) else [f"widgets {shown}, not {list(names)}"]
 
 
 def hidden_tables(page: Page, names: Sequence[str]) -> list[str]:
@@ -79,15 +84,16 @@ def hidden_tables(page: Page, names: Sequence[str]) -> list[str]:
         names: of the widgets that it must have, in order.
     """
     closed = looked_at(page)
-    if [widget["name"] for widget in closed] != list(names):
-        return [f"widgets: {[widget['name'] for widget in closed]}, not {list(names)}"]
-    found = [
-        f"{w['name']}: not one figure: {w['figures']}" for w in closed if w["figures"] != [True]
-    ]
+    found = wrong_names(closed, names)
+    found += [f"{w['name']}: not one figure" for w in closed if w["figures"] != [True]]
     found += [f"{w['name']}: the table lies open" for w in closed if w["seen"]]
-    for _ in range(2):  # opened, then closed again
-        for summary in page.locator(SUMMARIES).all():
-            summary.press("Enter")
-        if _ == 0:
-            found += [fault for widget in looked_at(page) for fault in lacks(widget)]
+    press_all(page)
+    found += [fault for widget in looked_at(page) for fault in lacks(widget)]
+    press_all(page)
     return found + [f"{w['name']}: the table stays open" for w in looked_at(page) if w["seen"]]
+
+
+def press_all(page: Page) -> None:
+    """Press Enter on what opens and closes the table of each widget of a page."""
+    for summary in page.query_selector_all(".attnlib-widget details.as-table > summary"):
+        summary.press("Enter")

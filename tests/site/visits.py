@@ -10,10 +10,12 @@ from playwright.sync_api import Browser, Page, Request
 
 import browser
 import build_site
+import editions
 import serve
 
 ROOT = build_site.ROOT
 is_current = build_site.is_current
+build_editions = editions.build
 SITE = build_site.BUILD / "html"
 FRONT = SITE / "index.html"  # sends the reader on to the front page
 PAGES = sorted(
