@@ -3,10 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser
 from visits import PHONE, SITE, Reader, launched, served
+
+HERE = Path(__file__).parent
+ONCE = {"test_lab", "test_slides"}  # start a server, or write slides, once for all their tests
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep tests together in one process that share a chapter's run, a server or slides.
+
+    With ``--dist=loadgroup`` the largest groups start first, and single pages fill up the rest.
+    """
+    for item in items:
+        if HERE not in item.path.parents:
+            continue
+        place = getattr(item, "callspec", None) and item.callspec.params.get("place")
+        if place:
+            item.add_marker(pytest.mark.xdist_group(place.chapter))
+        elif item.path.stem in ONCE:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 @pytest.fixture(scope="session")
