@@ -45,7 +45,7 @@ OPTIONS = (
 
 
 class Lab(NamedTuple):
-    """A running JupyterLab: its address, and its folders for notebooks and settings, its log."""
+    """A running JupyterLab: its address, where notebooks and settings are, and its log."""
 
     address: str
     notebooks: Path
@@ -195,7 +195,7 @@ def notebook_of(cells: list[str]) -> nbformat.NotebookNode:
 
 
 def end_kernels(lab: Lab) -> None:
-    """End all kernels of the server, each of which holds a torch."""
+    """End all kernels of the server, each of which has torch in memory."""
     with urllib.request.urlopen(f"{lab.address}api/kernels") as answer:
         kernels = json.load(answer)
     for kernel in kernels:

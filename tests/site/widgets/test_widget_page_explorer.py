@@ -13,7 +13,7 @@ from pages import places
 from attnlib.book.widgets.explorer import OWN
 from attnlib.costs import Geometry, kv_cache_bytes
 
-# Chapter 9 has it with other first values; test_widget_everywhere opens that one, too.
+# Another chapter shows it with other first values; test_pages.py opens that one, too.
 PLACES = [place for place in places("explorer") if place.chapter == "kv-cache"]
 SIZE = {"GB": 10**9, "GiB": 2**30}
 FIRST = {"context": 8192, "users": 32, "bits": 16, "memory": 80, "unit": "GB"}
@@ -28,7 +28,7 @@ FIELDS = (
 
 
 def as_variants(L: int, H: int, kv: int, D: int, latent: int, rotary: int) -> dict:
-    """Return one geometry a bar, as a layer of that kind would have it."""
+    """Return one geometry per bar, that of a layer of this variant."""
     return {
         "MHA": Geometry(L, H, H, D),
         "GQA": Geometry(L, kv, kv, D),  # what is kept of KV heads, without their sharing
@@ -38,7 +38,7 @@ def as_variants(L: int, H: int, kv: int, D: int, latent: int, rotary: int) -> di
 
 
 def of_model(published: Geometry) -> dict:
-    """Return the four bars of a model; what it lacks is what the page says it assumes."""
+    """Return the four bars of a model; sizes it lacks are those that the page assumes."""
     D = published.head_dim
     kv = published.n_kv_heads if published.variant == "GQA" else 8
     latent, rotary = published.kv_lora_rank or 4 * D, published.qk_rope_head_dim or D // 2
@@ -70,7 +70,7 @@ READ = """(root) => {
 
 
 def assert_shows(widget, bars: dict, own: str, name: str, **state):
-    """Every number shown is attnlib's: bytes, counts, amounts, crossings, the sentence."""
+    """Check every number shown against attnlib: bytes, counts, crossings, the sentence."""
     state = {**FIRST, **state}
     context, users, dtype = state["context"], state["users"], state["bits"]
     memory = state["memory"] * SIZE[state["unit"]]
@@ -168,7 +168,7 @@ def test_keys_reach_every_control(show, variables, place, disk):
     slider = widget.get_by_label("context (tokens), powers of two")
     slider.focus()
     slider.press("ArrowRight")
-    slider.press("Tab")  # to the field beside it
+    slider.press("Tab")  # to the field next to it
     assert_shows(widget, bars, own, name, context=16_384)
     page = widget.page
     page.keyboard.press("ControlOrMeta+a")
@@ -244,7 +244,7 @@ def test_touch(show, variables, place, address):
 
 
 @pytest.mark.parametrize("place", PLACES, ids=str, scope="module")
-def test_the_address_says_what_was_chosen_and_brings_it_back(show, variables, place, home):
+def test_the_address_keeps_what_was_chosen(show, variables, place, home):
     widget, published = begin(show, variables, place, home, is_loaded_anew=True)
     page = widget.page
     assert urlsplit(page.url).query == ""  # a page that was only opened keeps its address
@@ -322,7 +322,7 @@ def test_copy_link(show, variables, place, address, allowed):
 
 @pytest.mark.parametrize("place", PLACES, ids=str, scope="module")
 def test_the_numbers_in_the_chapters_prose(variables, place):
-    """Catches an edit of the sizes that leaves the text behind the figure wrong."""
+    """Catches an edit of the sizes that makes the text after the figure wrong."""
     bars = of_model(variables(place)["published"]["Llama-3 8B"])
     for memory, gqa, mha in ((80 * 10**9, 74, 18), (64 * 10**9, 59, 14), (80 * 2**30, 80, 20)):
         assert memory // kv_cache_bytes(bars["GQA"], 8192) == gqa

@@ -28,7 +28,7 @@ class Truth:
 
 
 def assert_reads(widget, truth: Truth, layer: int, head: int, t: int, key: int | None = None):
-    """What stands beside the map is the row of this query, and its largest weights."""
+    """Check that the text next to the map has the row of this query and its largest weights."""
     row = truth.row(layer, head, t)
     heading = widget.locator(".reading").inner_text()
     assert heading == f"{truth.data['queries'][t]} (query {t}) attends to"
@@ -50,7 +50,7 @@ def assert_reads(widget, truth: Truth, layer: int, head: int, t: int, key: int |
 
 
 def assert_selected(widget, truth: Truth, t: int):
-    """The cursor itself stands on this query, and says so to who cannot see it."""
+    """Check that the cursor is on this query, and that a screen reader announces it."""
     cursor = widget.get_by_role("slider", name="query")
     assert cursor.get_attribute("aria-valuenow") == str(t + 1)
     spoken = cursor.get_attribute("aria-valuetext")
@@ -185,7 +185,7 @@ BELOW_ITS_TOP = "(e, inner) => inner.getBoundingClientRect().y - e.getBoundingCl
 @pytest.mark.parametrize("width", [1280, 848, 390])
 @pytest.mark.parametrize("place", PLACES, ids=str, scope="module")
 def test_nothing_moves_under_the_pointer(show, place, address, width):
-    """Catches a reading that grows, pushes the tokens away, and shrinks again, for ever."""
+    """Catches a reading that grows, pushes the tokens away, and shrinks again, without end."""
     widget = show(place, address, viewport={"width": width, "height": 900})
     tokens = widget.locator(".strip label")
     first = tokens.first.element_handle()

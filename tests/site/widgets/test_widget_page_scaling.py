@@ -47,13 +47,13 @@ def assert_close(text: str, value: float, digits: int | None, sigma: float = 0.0
 
 
 def assert_shows(widget, D: int, scale: str, query: int):
-    """The table, the notes in the drawings and the drawings themselves are the truth's."""
+    """Check the table, the notes in the drawings and the drawings themselves."""
     true = truth(D, scale)
     rows, sigma, p = true["rows"], true["sigma"], true["p"][query]
     assert widget.locator(".scaling-width output").inner_text() == str(D)
     for i, line in enumerate(widget.locator("table.numbers tbody tr").all()):
-        mine = [rows[i, query], rows[i].mean(), rows[i].median()]
-        for cell, value in zip(line.locator("td").all_inner_texts(), mine, strict=True):
+        expected = [rows[i, query], rows[i].mean(), rows[i].median()]
+        for cell, value in zip(line.locator("td").all_inner_texts(), expected, strict=True):
             assert_close(cell, value.item(), DIGITS[i], sigma)
 
     scores, weights, norms = widget.locator(".scaling-panels svg").all()

@@ -34,7 +34,7 @@ def expected(sizes: dict, S: int) -> list[tuple[int, list[int]]]:
 
 
 def assert_counts(widget, sizes: dict, step: int, S: int):
-    """The table, the products and the drawn sizes are those of this step and cache."""
+    """Check the table, the products and the drawn sizes of this step and cache."""
     forms = expected(sizes, S)
     rows = widget.locator(".costs tbody tr")
     assert rows.count() == len(forms)
@@ -68,13 +68,13 @@ def signed(packed: dict) -> torch.Tensor:
 
 
 def assert_turned(widget, made, distance: int):
-    """The numbers beside the products are those of this relative position and of none."""
+    """Check the numbers next to the products: of this relative position, and of none."""
     shown = widget.locator(".tiled .flops").all_inner_texts()
     texts = [text.removeprefix("largest change: ") for text in shown]
     assert abs(float(texts[0]) - change(made, distance)) < 0.011
     assert texts[1] == "0.00"
-    said = widget.get_by_label("relative position").get_attribute("aria-valuetext")
-    assert said == f"{distance} token{'s' * (distance != 1)}"
+    spoken = widget.get_by_label("relative position").get_attribute("aria-valuetext")
+    assert spoken == f"{distance} token{'s' * (distance != 1)}"
 
 
 def tiles(widget, row: int) -> list[str]:
