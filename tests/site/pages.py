@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import guards
-from visits import PAGES, ROOT
+from visits import PAGES
+
+from tools import ROOT
 
 CHAPTERS = sorted((ROOT / "chapters").glob("*.ipynb"))
 STORED = re.compile(r'<div class="attnlib-widget"[^>]* data-widget="(\w+)">')

@@ -10,7 +10,9 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from visits import FRONT, PAGES, ROOT, SETTLED, SITE, is_current
+from visits import FRONT, PAGES, SETTLED, SITE, is_current
+
+from tools import ROOT
 
 
 def test_the_site_is_built_from_what_is_here():
@@ -33,7 +35,7 @@ def test_the_address_alone_leads_to_the_front_page(chromium, address, over_http)
 
 def test_scripts_that_wait_run_in_the_end(chromium, address):
     name = next(name for name in PAGES if name.startswith("chapters/"))
-    assert "data-waits" in (SITE / name).read_text(encoding="utf-8")
+    assert "data-defer" in (SITE / name).read_text(encoding="utf-8")
     page = chromium.new_page()
     page.goto(address + name, wait_until="load")
     page.evaluate(SETTLED)

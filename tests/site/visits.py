@@ -8,7 +8,7 @@ from threading import Thread
 
 from playwright.sync_api import Browser, Page, Request
 
-from tools import ROOT, SITE, browser, build_site, editions, serve
+from tools import SITE, browser, build_site, editions, serve
 
 is_current = build_site.is_current
 build_editions = editions.build
@@ -39,7 +39,7 @@ SETTLED = """async () => {
       await new Promise((done) => setTimeout(done, 10));
     }
   };
-  await until("scripts", () => !document.querySelector("script[data-waits]"));
+  await until("scripts", () => !document.querySelector("script[data-defer]"));
   const maths = document.querySelector('script[src*="mathjax"]');
   await until("MathJax", () => !maths || window.MathJax?.startup?.promise);
   if (window.MathJax?.startup?.promise) await window.MathJax.startup.promise;
