@@ -8,7 +8,8 @@ import torch
 from helpers import relative_error
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from attnlib import MultiHeadLatentAttention, Rope, bench
+from attnlib import MultiHeadLatentAttention, Rope
+from attnlib.bench.__main__ import main
 from attnlib.variants import VARIANTS, Sizes
 
 pytestmark = [
@@ -219,7 +220,7 @@ def test_no_step_waits_for_the_gpu(variant, padded):
 def test_the_benchmark_records_a_graph_of_every_step(tmp_path, capsys):
     """Catches a decode step that no CUDA graph can record, and measurements without a floor."""
     file = tmp_path / "run.json"
-    bench.main(
+    main(
         ["--device", "cuda", "--dtype", "bfloat16", "--quick", "--no-compare", "--steps", "3",
          "--tokens", "64", "--prefill", "32", "--json", str(file)]
     )  # fmt: skip
