@@ -12,6 +12,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import ModuleType
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -212,9 +213,15 @@ def influence(layer: nn.Module) -> Tensor:
 
 def in_steps(layer: nn.Module, x: Tensor, sizes: list[int]) -> Tensor:
     """The outputs of tokens that come in several calls, with a cache, (B, T, d_model)."""
-    cache = layer.new_cache(len(x), TOKENS)
+    cache = new_cache(layer, len(x))
     steps = x.split(sizes, dim=1)
     return torch.cat([output(layer, step, cache=cache) for step in steps], dim=1)
+
+
+def new_cache(layer: nn.Module, batch_size: int) -> object:
+    """An empty cache of a layer, for the tokens of the checks."""
+    make = cast(Callable[[int, int], object], layer.new_cache)
+    return make(batch_size, TOKENS)
 
 
 def by_head(layer: nn.Module, x: Tensor) -> Tensor:
@@ -291,12 +298,11 @@ def d_model_of(layer: nn.Module) -> int:
         width = declared_size(layer, MODEL_WIDTHS)
     if width is not None:
         return width
-    for name in OUTPUT_PROJECTIONS:
-        if hasattr(getattr(layer, name, None), "out_features"):
-            return getattr(layer, name).out_features
-    for module in layer.modules():
-        if hasattr(module, "in_features"):
-            return module.in_features
+    widths = [width_from(getattr(layer, name, None)) for name in OUTPUT_PROJECTIONS]
+    widths += [declared_size(module, ("in_features",)) for module in layer.modules()]
+    for width in widths:
+        if width is not None:
+            return width
     raise NotAskedError("the width of the hidden states is not known: pass d_model=...")
 
 
@@ -321,8 +327,11 @@ def n_kv_heads_of(layer: nn.Module) -> int:
     n_kv_heads = declared_size(layer, KV_HEADS)
     if n_kv_heads is not None:
         return n_kv_heads
-    width, keys = head_width_of(layer), kv_projections_of(layer)[0]
-    return layer.get_submodule(keys).out_features // width
+    head_width, keys = head_width_of(layer), kv_projections_of(layer)[0]
+    width = width_from(layer.get_submodule(keys))
+    if width is None:
+        raise NotAskedError(f"{keys} has no attribute out_features")
+    return width // head_width
 
 
 def head_width_of(layer: nn.Module) -> int:
@@ -342,9 +351,10 @@ def key_width_of(layer: nn.Module) -> int:
         NotAskedError: if the layer does not declare its heads.
     """
     width = declared_size(layer, ("qk_head_dim", *HEAD_WIDTHS))
-    if width is None and hasattr(getattr(layer, "q_proj", None), "out_features"):
-        return layer.q_proj.out_features // n_heads_of(layer)
-    return head_width_of(layer) if width is None else width
+    if width is not None:
+        return width
+    all_queries = width_from(getattr(layer, "q_proj", None))
+    return head_width_of(layer) if all_queries is None else all_queries // n_heads_of(layer)
 
 
 def kv_projections_of(layer: nn.Module) -> tuple[str, ...]:
@@ -375,14 +385,19 @@ def output_projection(layer: nn.Module) -> tuple[str, nn.Module]:
     raise NotAskedError("the layer has no o_proj")
 
 
-def declared_size(layer: nn.Module, names: tuple[str, ...]) -> int | None:
-    """The first of these attributes that the layer, or its ``config``, has as an integer."""
-    for owner in (layer, getattr(layer, "config", None)):
+def declared_size(thing: object, names: tuple[str, ...]) -> int | None:
+    """The first of these attributes that something, or its ``config``, has as an integer."""
+    for owner in (thing, getattr(thing, "config", None)):
         for name in names:
             value = getattr(owner, name, None)
             if isinstance(value, int):
                 return value
     return None
+
+
+def width_from(projection: object) -> int | None:
+    """Width of a projection's output; None if there is none that declares it."""
+    return declared_size(projection, ("out_features",))
 
 
 def likely_scale(layer: nn.Module, value: float) -> str:

@@ -6,9 +6,9 @@ back.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Mapping
+from functools import cache, partial
 from typing import NamedTuple
 
 import torch
@@ -131,7 +131,7 @@ def small_layer(bug: Bug) -> nn.Module:
     return bug.layer(**arguments)
 
 
-@functools.cache
+@cache
 def training() -> dict[str, tuple[str, str]]:
     """Train a small model with each bug, which takes half a minute.
 
@@ -139,13 +139,10 @@ def training() -> dict[str, tuple[str, str]]:
         By the name of the bug, how the losses of reading whole texts and of decoding compare
         with the reference layer's.
     """
-    references = {
-        kind: train_with(lambda kind=kind, sizes=sizes: kind(**sizes))
-        for kind, sizes in SMALL.items()
-    }
+    references = {kind: train_with(partial(kind, **sizes)) for kind, sizes in SMALL.items()}
     verdicts = {}
     for name, bug in BUGS.items():
-        losses = train_with(lambda bug=bug: small_layer(bug))
+        losses = train_with(partial(small_layer, bug))
         reference = references[bug.reference]
         verdicts[name] = (
             compare_loss(losses.trained, reference.trained),
