@@ -23,6 +23,7 @@ from attnlib.testing.probes import (
     Overrides,
     accepts,
     alike,
+    another_order,
     by_head,
     fresh,
     has_cache,
@@ -39,7 +40,6 @@ from attnlib.testing.probes import (
     order_matters_to,
     output,
     prepared,
-    seeded,
     stored_bytes,
     weights_of,
     window_of,
@@ -262,45 +262,39 @@ def permutation(layer: nn.Module, reference: nn.Module | None = None) -> str:
     sees are put into another order.
     """
     layer, window = prepared(layer), window_of(layer)
-    x, order = hidden(layer), torch.randperm(TOKENS - 1, generator=seeded(2))
-    if window < TOKENS:
-        first = TOKENS - window  # the first token that the last query sees
-        order = torch.cat([torch.arange(first), torch.arange(first, TOKENS - 1).flip(0)])
     if window < 3:
         raise NotAskedError(f"a window of {window} has no two earlier tokens to exchange")
-    order = torch.cat([order, torch.tensor([TOKENS - 1])])  # the last token stays the last
+    x, order = hidden(layer), another_order(window)
+    last = (output(layer, x[:, order]) - output(layer, x))[:, -1].abs().max()
+    if order_matters_to(layer) and last > TOLERANCE:
+        return f"earlier tokens in another order move the last output by {last:.2g}"
     if order_matters_to(layer):
-        change = (output(layer, x[:, order]) - output(layer, x))[:, -1].abs().max()
-        if change > TOLERANCE:
-            return f"earlier tokens in another order move the last output by {change:.2g}"
         raise BrokenError(
             "earlier tokens in another order do not move the last output, in spite of RoPE",
             "the rotation does not follow the tokens: it turns along another axis, or turns"
             " queries or keys by the same angle at each position.",
         )
-    unmasked = accepts(layer, "causal") and window == TOKENS
-    if unmasked:
-        out, same = output(layer, x[:, order], causal=False), output(layer, x, causal=False)
-        difference = (out - same[:, order]).abs().max()
-        finding = "outputs follow the tokens into another order"
-    else:
-        difference = (output(layer, x[:, order]) - output(layer, x))[:, -1].abs().max()
-        finding = "earlier tokens in another order leave the last output as it is"
-    if difference < TOLERANCE:
-        return finding
     hint = (
         "something depends on where a token stands in memory, mostly a view without a"
         " transpose, which mixes tokens and heads."
     )
-    if unmasked:
+    if accepts(layer, "causal") and window == TOKENS:
+        out, same = output(layer, x[:, order], causal=False), output(layer, x, causal=False)
+        off = (out - same[:, order]).abs().max()
+        if off < TOLERANCE:
+            return "outputs follow the tokens into another order"
+        found = (
+            f"tokens in another order: outputs differ by up to {off:.2g} from the same outputs"
+            " in that order"
+        )
         hint += " Or causal=False, with which this is asked, is ignored."
+    elif last < TOLERANCE:
+        return "earlier tokens in another order leave the last output as it is"
+    else:
+        found = f"earlier tokens in another order move the last output by {last:.2g}"
     if not hasattr(layer, "rope"):
         hint += " If the layer is meant to depend on the order, pass order_matters=True."
-    raise BrokenError(
-        f"tokens in another order: outputs differ by up to {difference:.2g} from the same"
-        " outputs in that order",
-        hint,
-    )
+    raise BrokenError(found, hint)
 
 
 @check("rows sum to one")

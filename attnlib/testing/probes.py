@@ -144,6 +144,15 @@ def hidden(layer: nn.Module) -> Tensor:
     return normal((BATCH, TOKENS, d_model_of(layer)), seeded(1))
 
 
+def another_order(window: int) -> Tensor:
+    """A permutation of the tokens that the last query sees, itself excepted: (T,), int64."""
+    earlier = torch.randperm(TOKENS - 1, generator=seeded(2))
+    if window < TOKENS:
+        first = TOKENS - window  # the first token that the last query sees
+        earlier = torch.cat([torch.arange(first), torch.arange(first, TOKENS - 1).flip(0)])
+    return torch.cat([earlier, torch.tensor([TOKENS - 1])])
+
+
 def output(
     layer: nn.Module, x: Tensor, *, grad: bool = False, finite: bool = True, **options: object
 ) -> Tensor:
