@@ -106,7 +106,14 @@ def prepared(layer: nn.Module) -> nn.Module:
 
 
 def alike(layer: nn.Module, reference: nn.Module | None) -> tuple[nn.Module, nn.Module]:
-    """Prepared copies of both, with the same weights.
+    """Prepared copies of a layer and its reference, with the same weights.
+
+    Args:
+        layer: any layer.
+        reference: one with parameters of the same names and shapes, or ``None``.
+
+    Returns:
+        Both copies, as :func:`prepared` makes them.
 
     Raises:
         NotAskedError: if there is no reference.
@@ -156,7 +163,7 @@ def another_order(window: int) -> Tensor:
 def output(
     layer: nn.Module, x: Tensor, *, grad: bool = False, finite: bool = True, **options: object
 ) -> Tensor:
-    """The layer's output, (B, T, d_model).
+    """The layer's output, checked to be a tensor of the right shape.
 
     Args:
         layer: the layer to call.
@@ -164,6 +171,9 @@ def output(
         grad: whether to record gradients.
         finite: whether NaN and infinity are failures.
         options: passed to the layer, such as ``cache``.
+
+    Returns:
+        Shape ``(B, T, d_model)``; the first part if the layer returns a tuple.
 
     Raises:
         BrokenError: if the output is no tensor of that shape, or not finite.
@@ -196,11 +206,7 @@ def called(layer: nn.Module, x: Tensor, **options: object) -> object:
 
 
 def weights_of(layer: nn.Module, x: Tensor) -> Tensor:
-    """The attention weights of a layer, (B, H, T, S).
-
-    Raises:
-        NotAskedError: if the layer returns none.
-    """
+    """The attention weights of a layer, (B, H, T, S); NotAskedError if it returns none."""
     with torch.no_grad():
         result = called(layer, x, return_weights=True)
     if not (isinstance(result, tuple) and isinstance(result[-1], Tensor)):
@@ -234,7 +240,14 @@ def new_cache(layer: nn.Module, batch_size: int) -> object:
 
 
 def by_head(layer: nn.Module, x: Tensor) -> Tensor:
-    """The results of the heads, as the output projection receives them: (B, T, H, D_v).
+    """The results of the heads, as the output projection receives them.
+
+    Args:
+        layer: any layer.
+        x: hidden states, shape ``(B, T, d_model)``.
+
+    Returns:
+        Shape ``(B, T, H, D_v)``.
 
     Raises:
         NotAskedError: if the layer does not declare its heads, or if its output projection is
@@ -272,7 +285,13 @@ def overrides_of(layer: nn.Module) -> Overrides:
 
 
 def window_of(layer: nn.Module) -> int:
-    """Keys that a query may see, its own included; all 7 tokens if the layer sets no limit.
+    """Keys that a query may see, its own included, of the 7 tokens that the checks use.
+
+    Args:
+        layer: any layer; its attribute ``window`` counts, if it has one.
+
+    Returns:
+        1 to 7; 7 if the layer has no window, or a larger one.
 
     Raises:
         NotAskedError: if the layer's ``window`` is neither None nor a positive integer.
@@ -297,11 +316,7 @@ def order_matters_to(layer: nn.Module) -> bool:
 
 
 def d_model_of(layer: nn.Module) -> int:
-    """Width of the residual stream: declared, or that of a projection.
-
-    Raises:
-        NotAskedError: if neither is found.
-    """
+    """Width of the residual stream: declared, or a projection's; NotAskedError if unknown."""
     width = overrides_of(layer).d_model
     if width is None:
         width = declared_size(layer, MODEL_WIDTHS)
@@ -316,11 +331,7 @@ def d_model_of(layer: nn.Module) -> int:
 
 
 def n_heads_of(layer: nn.Module) -> int:
-    """Query heads, H.
-
-    Raises:
-        NotAskedError: if the layer does not declare them.
-    """
+    """Query heads, H; NotAskedError if the layer does not declare them."""
     n_heads = declared_size(layer, HEADS)
     if n_heads is None:
         raise NotAskedError("the layer has no attribute n_heads")
@@ -328,11 +339,7 @@ def n_heads_of(layer: nn.Module) -> int:
 
 
 def n_kv_heads_of(layer: nn.Module) -> int:
-    """KV heads, H_kv: declared, or from the width of the keys.
-
-    Raises:
-        NotAskedError: if neither is known.
-    """
+    """KV heads, H_kv: declared, or from the width of the keys; NotAskedError if unknown."""
     n_kv_heads = declared_size(layer, KV_HEADS)
     if n_kv_heads is not None:
         return n_kv_heads
@@ -344,21 +351,13 @@ def n_kv_heads_of(layer: nn.Module) -> int:
 
 
 def head_width_of(layer: nn.Module) -> int:
-    """Width of one head: declared, or d_model over the number of heads.
-
-    Raises:
-        NotAskedError: if the layer does not declare its heads.
-    """
+    """Width of one head: declared, or d_model / n_heads; NotAskedError if unknown."""
     width = declared_size(layer, HEAD_WIDTHS)
     return d_model_of(layer) // n_heads_of(layer) if width is None else width
 
 
 def key_width_of(layer: nn.Module) -> int:
-    """Width of one head's key: declared, or from the width of all queries.
-
-    Raises:
-        NotAskedError: if the layer does not declare its heads.
-    """
+    """Width of one head's key: declared, or from all queries; NotAskedError if unknown."""
     width = declared_size(layer, ("qk_head_dim", *HEAD_WIDTHS))
     if width is not None:
         return width
@@ -367,7 +366,13 @@ def key_width_of(layer: nn.Module) -> int:
 
 
 def kv_projections_of(layer: nn.Module) -> tuple[str, ...]:
-    """Names of the modules whose rows are the keys and values, KV head by KV head.
+    """Names of the modules whose output is keys and values, KV head by KV head.
+
+    Args:
+        layer: any layer; one that declares ``kv_projections``, or has the usual names.
+
+    Returns:
+        Names of submodules, such as ``("k_proj", "v_proj")``.
 
     Raises:
         NotAskedError: if the layer declares none, and has none of the usual names.
@@ -382,11 +387,7 @@ def kv_projections_of(layer: nn.Module) -> tuple[str, ...]:
 
 
 def output_projection(layer: nn.Module) -> tuple[str, nn.Module]:
-    """Name and module of the output projection.
-
-    Raises:
-        NotAskedError: if the layer has none of the usual names.
-    """
+    """Name and module of the output projection; NotAskedError if it has no usual name."""
     for name in OUTPUT_PROJECTIONS:
         module = getattr(layer, name, None)
         if isinstance(module, nn.Module):
@@ -464,11 +465,7 @@ def accepts(layer: nn.Module, option: str) -> bool:
 
 
 def needs(layer: nn.Module, option: str) -> None:
-    """Require an option of forward.
-
-    Raises:
-        NotAskedError: if forward lacks it.
-    """
+    """Raise NotAskedError if forward lacks an option."""
     if not accepts(layer, option):
         raise NotAskedError(f"forward takes no {option}")
 
@@ -479,10 +476,6 @@ def has_cache(layer: nn.Module) -> bool:
 
 
 def needs_cache(layer: nn.Module) -> None:
-    """Require a cache.
-
-    Raises:
-        NotAskedError: if the layer cannot be given one.
-    """
+    """Raise NotAskedError if the layer cannot be given a cache."""
     if not has_cache(layer):
         raise NotAskedError("the layer has no cache")

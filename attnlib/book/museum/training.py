@@ -120,8 +120,11 @@ def small_layer(bug: Bug) -> nn.Module:
     """Return a layer with a bug, for the small model.
 
     Args:
-        bug: one of ``BUGS``. Where its layer needs a KV head per query head, this one has them
-            too; it is rotated as the bug's layer is, and always has four heads.
+        bug: one of ``BUGS``.
+
+    Returns:
+        A layer with four heads. It has a KV head per query head where the bug needs that, and
+        rotates as the museum's layer does.
     """
     arguments = dict(SMALL[bug.reference])
     if "n_kv_heads" in bug.arguments:
