@@ -266,7 +266,8 @@ def by_head(layer: nn.Module, x: Tensor) -> Tensor:
         raise NotAskedError(f"{name} is not called as a module, so its input is not seen")
     if not seen:
         raise BrokenError("o_proj was not called", "merge the heads, then call self.o_proj.")
-    return seen[0].unflatten(-1, (n_heads, -1))
+    heads: Tensor = seen[0].unflatten(-1, (n_heads, -1))  # (B, T, H, D_v)
+    return heads
 
 
 def without_kv_head(layer: nn.Module, j: int) -> nn.Module:
