@@ -47,9 +47,8 @@ class KVCache:
         self._positions = EntryPositions(batch_size, capacity, self._k.device)
         self.capacity, self.seen = capacity, 0
 
-    def update(
-        self, k: Tensor, v: Tensor, *, positions: Tensor | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def update(self, k: Tensor, v: Tensor, *, positions: Tensor | None = None
+               ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
         """Store the keys and values of new tokens after the earlier ones.
 
         Args:
@@ -77,10 +76,7 @@ class KVCache:
         self.seen = end
         return self._k[:, :, :end], self._v[:, :, :end], stored  # (B, H_kv, S, D)
 
-    @property
-    def kept(self) -> int:
-        """Entries kept: one for each token seen."""
-        return self.seen
+    kept = property(lambda self: self.seen, doc="Entries kept: one for each token seen.")
 
     @property
     def nbytes(self) -> int:
@@ -129,9 +125,8 @@ class LatentCache:
         self._positions = EntryPositions(batch_size, capacity, self._entries.device)
         self.capacity, self.seen = capacity, 0
 
-    def update(
-        self, entries: Tensor, *, positions: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def update(self, entries: Tensor, *, positions: Tensor | None = None
+               ) -> tuple[Tensor, Tensor]:  # fmt: skip
         """Store the rows of new tokens after the earlier ones.
 
         Args:
@@ -155,10 +150,7 @@ class LatentCache:
         self.seen = end
         return self._entries[:, :end], stored  # (B, S, d_c + d_h^R)
 
-    @property
-    def kept(self) -> int:
-        """Entries kept: one for each token seen."""
-        return self.seen
+    kept = property(lambda self: self.seen, doc="Entries kept: one for each token seen.")
 
     @property
     def nbytes(self) -> int:

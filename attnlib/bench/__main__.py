@@ -1,5 +1,158 @@
 """The benchmark's command line: ``python -m attnlib.bench``."""
 
-from attnlib.bench import main
+from __future__ import annotations
 
-main()
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+
+from attnlib.bench.machine import check_device, machine_rates, provenance
+from attnlib.bench.measure import Row, geometries, measure_decode, measure_prefill
+from attnlib.bench.report import report, summary
+from attnlib.bench.stored import prepare_file, save_json
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def sizes(text: str) -> list[int]:
+    """Read sizes with commas between them.
+
+    Args:
+        text: such as "2048,8192".
+
+    Returns:
+        The sizes.
+
+    Raises:
+        ArgumentTypeError: if one is not a whole number of at least 1.
+    """
+    parts = text.split(",")
+    if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+        raise argparse.ArgumentTypeError(
+            f"must be whole numbers of at least 1 with commas between them, got {text!r}"
+        )
+    return [int(part) for part in parts]
+
+
+def size(text: str) -> int:
+    """Read one size.
+
+    Args:
+        text: such as "15".
+
+    Returns:
+        The size.
+
+    Raises:
+        ArgumentTypeError: if it is not one whole number of at least 1.
+    """
+    if len(sizes(text)) > 1:
+        raise argparse.ArgumentTypeError(f"must be one number, got {text!r}")
+    return sizes(text)[0]
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """A parser whose errors are one line, without the usage above it."""
+
+    def error(self, message: str) -> None:
+        """Print what is wrong and end the program with status 2.
+
+        Args:
+            message: what is wrong.
+        """
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line, and check everything in it before anything is measured.
+
+    Args:
+        arguments: of the command line; ``None`` takes the program's own.
+
+    Returns:
+        What was given.
+    """
+    parser = OneLineParser(
+        prog="python -m attnlib.bench",
+        description="Measure one layer of each variant, beside the time that its FLOPs and"
+        " bytes allow.",
+    )
+    add = parser.add_argument
+    add("--device", default="cpu", choices=("cpu", "cuda"))
+    add("--dtype", default="float32", choices=DTYPES)
+    add("--tokens", type=sizes, help="context lengths of decode, such as 2048,8192,32768")
+    add("--prefill", type=sizes, help="lengths of prompts, such as 512,2048")
+    add("--batch-size", type=sizes, default=[1], help="sequences, such as 1 or 1,16")
+    add("--steps", type=size, default=15, help="rounds; medians count")
+    add("--quick", action="store_true", help="small layers and short contexts")
+    add("--no-compare", action="store_true", help="leave transformers out")
+    add("--json", type=Path, metavar="FILE", help="where to write all numbers")
+    given = parser.parse_args(arguments)
+    given.tokens = given.tokens or ([256, 1024] if given.quick else [2048, 8192, 32768])
+    given.prefill = given.prefill or ([128] if given.quick else [512, 2048])
+    try:
+        check_device(given.device)
+        if given.json:
+            prepare_file(given.json)
+    except ValueError as error:
+        parser.error(str(error))
+    return given
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the benchmark: progress to stderr, a table to stdout, everything to a JSON file.
+
+    The file is written after each length, so that a run that is stopped leaves what it has. A
+    measurement that fails is reported and left out.
+
+    Args:
+        arguments: of the command line; ``None`` takes the program's own.
+    """
+
+    def progress(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    def on_failure(line: str) -> None:
+        skipped.append(line)
+        progress(f"left out: {line}")
+
+    given = parse(arguments)
+    dtype, device = DTYPES[given.dtype], given.device
+    layers = geometries()
+    if given.quick:
+        layers = geometries(256, 4, 2, kv_lora_rank=64, qk_rope_head_dim=16)
+    compare = not given.no_compare and find_spec("transformers") is not None
+    origin = provenance(device, dtype)
+    progress("read bandwidth and matmul rate of this machine")
+    rates = afterwards = machine_rates(device=device, dtype=dtype)
+    rows: list[Row] = []
+    skipped: list[str] = []
+    runs = [("decode", n, b) for b in given.batch_size for n in given.tokens]
+    runs += [("prefill", n, b) for b in given.batch_size for n in given.prefill]
+    for phase, n, batch_size in runs:
+        if phase == "decode":
+            rows += measure_decode(
+                layers, [n], rates=rates, batch_size=batch_size, steps=given.steps,
+                dtype=dtype, device=device, compare=compare, progress=progress,
+                on_failure=on_failure,
+            )  # fmt: skip
+        else:
+            rows += measure_prefill(
+                layers, [n], rates=rates, batch_size=batch_size,
+                steps=max(1, given.steps // 3), dtype=dtype, device=device, compare=compare,
+                parts=True, progress=progress, on_failure=on_failure,
+            )  # fmt: skip
+        afterwards = machine_rates(device=device, dtype=dtype)
+        if given.json:
+            save_json(given.json, report(origin, rates, afterwards, layers, rows, skipped))
+    print(summary(rates, afterwards, rows))
+    if given.json:
+        progress(f"wrote {given.json}")
+
+
+if __name__ == "__main__":
+    main()

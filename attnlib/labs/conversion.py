@@ -1,93 +1,48 @@
 """Train small models with multi-head attention, convert them, and train them on.
 
 ``python -m attnlib.labs.conversion --json FILE`` writes FILE after each seed and, started
-again, goes on where it stopped. There are two questions. After key/value heads have been
-pooled, what is left, and how fast does it heal? And how much of keys and values must a latent
-keep?
+again, continues where it stopped. There are two questions. After KV heads have been pooled,
+what is left, and how fast does it heal? And how much of keys and values must a latent keep?
 
 Two models are trained from each seed. "rotary" has RoPE, as most models have today; its heads
 are pooled. "added" has positions added to its input, as in Vaswani et al. 2017, arXiv
-1706.03762, section 3.5: its keys are not turned, so they can come from a latent, too.
+1706.03762, section 3.5: its keys are not rotated, so they can come from a latent, too.
 """
 
 from __future__ import annotations
 
 import copy
-import json
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from attnlib.bench import provenance
 from attnlib.checks import check_heads, check_kv_heads, check_size
-from attnlib.labs import results, script
-from attnlib.labs.conversions import mha_to_gqa, mha_to_mla
-from attnlib.labs.model import TinyLM, device_of
-from attnlib.labs.text import Text, load_text, windows
+from attnlib.labs import experiment
+from attnlib.labs.convert import mha_to_gqa, mha_to_mla
+from attnlib.labs.model import PositionedLM, TinyLM, device_of
+from attnlib.labs.text import Text, windows
 from attnlib.labs.train import held_out_loss, train
-from attnlib.rope import Rope, rope_angles
+from attnlib.rope import Rope
 from attnlib.variants.gqa import GroupedQueryAttention
 from attnlib.variants.mha import MultiHeadAttention
 from attnlib.variants.mla import MultiHeadLatentAttention
 
 #: Ways in which the models know positions, ``"rotary"`` and ``"added"`` to the embeddings.
 POSITIONS = ("rotary", "added")
-AMPLITUDE = 0.5  # of added positions; embeddings begin at a standard deviation of 0.1
 JUDGING_WINDOWS = 64  # of held-out text, on whose hidden states errors are measured
 #: What the directions of a latent are chosen by, ``"weights"`` or ``"text"``.
 GUIDES = ("weights", "text")
 
 
-class PositionedLM(TinyLM):
-    """A small model whose positions are added to its input, so that attention needs none.
-
-    Source: Vaswani et al. 2017, arXiv 1706.03762, section 3.5; halves instead of turns.
-
-    Args:
-        make_attention (Callable[[], nn.Module]): as for
-            :class:`~attnlib.labs.model.TinyLM`, without rope.
-        tokens (int): the longest sequence.
-        sizes: ``d_model``, ``n_layers`` and ``d_ff`` of :class:`~attnlib.labs.model.TinyLM`.
-    """
-
-    def __init__(self, make_attention, *, tokens, **sizes):
-        super().__init__(make_attention, **sizes)
-        cos, sin = rope_angles(torch.arange(tokens), self.embed.embedding_dim)
-        self.register_buffer("waves", AMPLITUDE * torch.cat([sin, cos], dim=-1))
-
-    def forward(self, tokens, caches=None):
-        """Predict the byte behind each byte: see :meth:`~attnlib.labs.model.TinyLM.forward`.
-
-        Args:
-            tokens (Tensor): int64, 0 to 255, shape ``(B, T)``.
-            caches (list | None): one for each layer, of
-                :meth:`~attnlib.labs.model.TinyLM.new_caches`.
-
-        Returns:
-            Logits, shape ``(B, T, 256)``.
-
-        Raises:
-            ValueError: if a token stands behind the last position that there is.
-        """
-        start = 0 if caches is None else caches[0].length
-        end = start + tokens.shape[1]
-        if end > len(self.waves):
-            raise ValueError(f"tokens must end by position {len(self.waves)}, got {end}")
-        x = self.embed(tokens) + self.waves[start:end]  # (B, T, d_model)
-        for i, block in enumerate(self.blocks):
-            x = block(x, None if caches is None else caches[i])  # (B, T, d_model)
-        return self.unembed(self.norm(x))  # (B, T, 256)
-
-
 @dataclass(frozen=True)
 class Settings:
-    """Everything that decides a run, but for seed and device.
+    """Everything that decides a run, except seed and device.
 
     Args:
         d_model: width of the residual stream.
@@ -96,12 +51,12 @@ class Settings:
         d_ff: width inside the feed-forward parts.
         rotary_steps: of training with rotary positions.
         added_steps: of training with added positions, from which a model learns more slowly.
-        batch_size: windows a step, B.
+        batch_size: windows per step, B.
         tokens: bytes of each window, T.
         lr: the highest learning rate.
         lr_on: the highest rate of training on, converted or not.
         percents: of a model's steps to train on for.
-        kv_heads: key/value heads to pool to.
+        kv_heads: numbers of KV heads to pool to.
         ranks: widths of latents to compress to.
         ranks_on: those of them that are trained on.
         calibration_windows: windows of training text whose hidden states guide a latent.
@@ -134,7 +89,7 @@ class Settings:
             for size in value if isinstance(value, tuple) else [value]:
                 if not isinstance(size, float):
                     check_size(name, size)
-        check_heads(self.d_model, self.n_heads, None, rope=True)
+        check_heads(self.d_model, self.n_heads, None, rope=Rope())
         for n_kv_heads in self.kv_heads:
             check_kv_heads(self.n_heads, n_kv_heads)
         if not set(self.ranks_on) <= set(self.ranks):
@@ -146,14 +101,14 @@ class Settings:
 
 
 class Pooled(NamedTuple):
-    """A model whose key/value heads were pooled.
+    """A model whose KV heads were pooled.
 
     Attributes:
         positions: of the model, one of :data:`POSITIONS`.
-        n_kv_heads: key/value heads left.
-        how: of :func:`attnlib.labs.conversions.mha_to_gqa`; or "fresh": nothing was converted, the
+        n_kv_heads: KV heads left.
+        how: of :func:`attnlib.labs.convert.mha_to_gqa`; or "fresh": nothing was converted, the
             model is new and has only the steps of training on, at a new model's rate.
-        losses: ``(steps trained on, held-out loss in nats a byte)``; 0 steps = as converted.
+        losses: ``(steps trained on, held-out loss in nats per byte)``; 0 steps = as converted.
     """
 
     positions: str
@@ -175,7 +130,7 @@ class Compressed(NamedTuple):
         key_error: of the keys.
         value_error: of the values.
         output_error: of what attention puts out.
-        losses: ``(steps trained on, held-out loss in nats a byte)``; 0 steps = as converted.
+        losses: ``(steps trained on, held-out loss in nats per byte)``; 0 steps = as converted.
     """
 
     rank: int
@@ -187,7 +142,7 @@ class Compressed(NamedTuple):
     losses: list[tuple[int, float]]
 
 
-class Run(NamedTuple):
+class ConversionRun(NamedTuple):
     """Everything that came of one seed.
 
     Attributes:
@@ -195,8 +150,8 @@ class Run(NamedTuple):
         cpu_seconds: of this process, for the whole run.
         trained: positions to ``(step, held-out loss)`` of training the multi-head model.
         continued: positions to ``(steps trained on, loss)`` of the model unconverted.
-        rope_removed: ``(steps trained on, loss)`` of the rotary model, when its queries and
-            keys are no longer turned.
+        rope_removed: ``(steps trained on, loss)`` of the rotary model, once its queries and
+            keys are no longer rotated.
         pooled: one for each way.
         compressed: one for each rank and guide.
     """
@@ -209,8 +164,18 @@ class Run(NamedTuple):
     pooled: list[Pooled]
     compressed: list[Compressed]
 
+    @property
+    def trial(self) -> tuple[int]:
+        """What was tried: the seed alone."""
+        return (self.seed,)
 
-def build(positions: str, settings: Settings, seed: int) -> TinyLM:
+    @property
+    def summary(self) -> str:
+        """How long the run took, in one line."""
+        return f"seed {self.seed} took {self.cpu_seconds:.0f} s of the processor"
+
+
+def build_model(positions: str, settings: Settings, seed: int) -> TinyLM:
     """Build a multi-head model with new random weights.
 
     Args:
@@ -226,16 +191,16 @@ def build(positions: str, settings: Settings, seed: int) -> TinyLM:
     """
     if positions not in POSITIONS:
         raise ValueError(f"positions must be one of {', '.join(POSITIONS)}, got {positions!r}")
-    s = settings
+    d, s = settings.d_model, settings
     torch.manual_seed(seed)
-    sizes = {"d_model": s.d_model, "n_layers": s.n_layers, "d_ff": s.d_ff}
     if positions == "rotary":
-        return TinyLM(lambda: MultiHeadAttention(s.d_model, s.n_heads, rope=Rope()), **sizes)
-    make = lambda: MultiHeadAttention(s.d_model, s.n_heads)  # noqa: E731
-    return PositionedLM(make, tokens=s.tokens, **sizes)
+        rotary = lambda: MultiHeadAttention(d, s.n_heads, rope=Rope())  # noqa: E731
+        return TinyLM(rotary, d_model=d, n_layers=s.n_layers, d_ff=s.d_ff)
+    plain = lambda: MultiHeadAttention(d, s.n_heads)  # noqa: E731
+    return PositionedLM(plain, tokens=s.tokens, d_model=d, n_layers=s.n_layers, d_ff=s.d_ff)
 
 
-def converted(model: TinyLM, convert: Callable[..., nn.Module], *each: Iterable) -> TinyLM:
+def converted(model: TinyLM, convert: Callable[..., nn.Module], *each: Iterable[Any]) -> TinyLM:
     """Convert the attention of every layer of a copy of a model.
 
     Args:
@@ -258,21 +223,21 @@ def attention_inputs(model: TinyLM, tokens: Tensor) -> list[Tensor]:
     """Collect what a model feeds its attention.
 
     Args:
-        model: to be listened to.
-        tokens: int64, shape ``(B, T)``, wherever they are.
+        model: whose inputs are wanted.
+        tokens: int64, shape ``(B, T)``, on any device.
 
     Returns:
         Hidden states for each layer, shape ``(B, T, d_model)``.
     """
-    heard: list[Tensor] = []
+    inputs: list[Tensor] = []
     hooks = [
-        block.attention_norm.register_forward_hook(lambda _, __, out: heard.append(out))
+        block.attention_norm.register_forward_hook(lambda _, __, out: inputs.append(out))
         for block in model.blocks
     ]
     model(tokens.to(device_of(model)))
     for hook in hooks:
         hook.remove()
-    return heard
+    return inputs
 
 
 @torch.no_grad()
@@ -296,7 +261,7 @@ def keys_and_values(layer: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def relative(actual: Tensor, expected: Tensor) -> float:
-    """Size of a difference against the size of what was expected.
+    """Return the size of a difference relative to the size of what was expected.
 
     Args:
         actual: any shape.
@@ -310,7 +275,7 @@ def relative(actual: Tensor, expected: Tensor) -> float:
 
 @torch.no_grad()
 def layer_errors(before: nn.Module, after: nn.Module, x: Tensor) -> dict[str, float]:
-    """Compare a layer with what it was converted to.
+    """Compare a layer with the layer it was converted to.
 
     Args:
         before: a :class:`~attnlib.variants.mha.MultiHeadAttention`.
@@ -356,29 +321,36 @@ class Laboratory:
             The model, and ``(step, held-out loss)`` at each quarter.
         """
         s, steps = self.settings, self.settings.steps(positions)
-        model = build(positions, s, self.seed).to(self.device)
-        looks = range(steps // 4, steps, steps // 4)
-        return model, self.train(model, steps, self.seed, s.lr, checkpoints=looks)
+        model = build_model(positions, s, self.seed).to(self.device)
+        quarters = range(steps // 4, steps, steps // 4)
+        return model, self.train(model, steps, self.seed, s.lr, quarters)
 
-    def train(self, model, steps, seed, lr, **options) -> list[tuple[int, float]]:
+    def train(
+        self,
+        model: nn.Module,
+        steps: int,
+        seed: int,
+        lr: float,
+        checkpoints: Iterable[int] = (),
+    ) -> list[tuple[int, float]]:
         """Train a model with this laboratory's sizes: see :func:`attnlib.labs.train.train`."""
         s = self.settings
         return train(
-            model, self.text, steps, seed=seed, lr=lr, batch_size=s.batch_size,
-            tokens=s.tokens, held_out_windows=s.held_out_windows, **options,
+            model, self.text, steps, seed=seed, batch_size=s.batch_size, tokens=s.tokens,
+            lr=lr, checkpoints=checkpoints, held_out_windows=s.held_out_windows,
         )  # fmt: skip
 
     def loss(self, model: nn.Module) -> float:
-        """Return the held-out loss of a model, in nats a byte."""
+        """Return the held-out loss of a model, in nats per byte."""
         s = self.settings
         return held_out_loss(model, self.text, tokens=s.tokens, count=s.held_out_windows)
 
     def train_on(
         self, model: TinyLM, positions: str, lr: float | None = None
     ) -> list[tuple[int, float]]:
-        """Train copies of a model on for each of the percents: each a run of its own.
+        """Train copies of a model on, one for each of the percents.
 
-        All of them read the same new batches, the shorter runs the first of them.
+        All of them read the same new batches, the shorter runs only the first of them.
 
         Args:
             model: which stays as it is.
@@ -396,13 +368,13 @@ class Laboratory:
         return losses
 
     def pool(self, model: TinyLM, positions: str, n_kv_heads: int, how: str) -> Pooled:
-        """Pool the key/value heads of a model, and train it on.
+        """Pool the KV heads of a model, and train it on.
 
         Args:
             model: which stays as it is.
             positions: of the model.
             n_kv_heads: to be left.
-            how: of :func:`attnlib.labs.conversions.mha_to_gqa`.
+            how: of :func:`attnlib.labs.convert.mha_to_gqa`.
 
         Returns:
             What came of it.
@@ -414,7 +386,7 @@ class Laboratory:
         return Pooled(positions, n_kv_heads, how, self.train_on(pooled, positions))
 
     def fresh(self, n_kv_heads: int) -> Pooled:
-        """Train new models with few key/value heads for no longer than the others train on.
+        """Train new models with few KV heads for as long as the others are trained on.
 
         Args:
             n_kv_heads: of the models, which have rotary positions.
@@ -424,7 +396,7 @@ class Laboratory:
         """
         s, rope = self.settings, Rope()
         model = converted(
-            build("rotary", s, self.seed),
+            build_model("rotary", s, self.seed),
             lambda _: GroupedQueryAttention(s.d_model, s.n_heads, n_kv_heads, rope=rope),
         ).to(self.device)
         losses = self.train_on(model, "rotary", s.lr)
@@ -449,13 +421,14 @@ class Laboratory:
         self, model: TinyLM, rank: int, guide: str, calibration: Sequence[Tensor],
         held_out: Sequence[Tensor],
     ) -> Compressed:  # fmt: skip
-        """Give a model with added positions latents, and train it on where settings say so.
+        """Give a model with added positions latents, and train it on if the settings say so.
 
         Args:
             model: which stays as it is.
             rank: width of the latents.
             guide: one of :data:`GUIDES`.
-            calibration: hidden states for each layer, which guide where "text" does.
+            calibration: hidden states for each layer, which guide the latents if ``guide`` is
+                "text".
             held_out: hidden states for each layer, on which errors are measured.
 
         Returns:
@@ -478,8 +451,8 @@ def run_one(
     settings: Settings,
     text: Text,
     device: torch.device | str = "cpu",
-    say: Callable[[str], object] = print,
-) -> Run:
+    progress: Callable[[str], object] = print,
+) -> ConversionRun:
     """Train the two models of a seed, convert them in all ways, and train on.
 
     Args:
@@ -487,7 +460,7 @@ def run_one(
         settings: everything else.
         text: what to read.
         device: where.
-        say: takes a line now and then.
+        progress: called with a line of text now and then.
 
     Returns:
         The run.
@@ -497,30 +470,30 @@ def run_one(
     for positions in POSITIONS:
         model, trained[positions] = lab.train_new(positions)
         models[positions], continued[positions] = model, lab.train_on(model, positions)
-        say(f"seed {seed}, {positions}: {in_words(continued[positions])}")
+        progress(f"seed {seed}, {positions}: {shown(continued[positions])}")
         ways = ("mean", "first", "random") if positions == "rotary" else ("mean", "first")
         for n_kv_heads in settings.kv_heads:
-            some = [lab.pool(model, positions, n_kv_heads, how) for how in ways]
-            some += [lab.fresh(n_kv_heads)] if positions == "rotary" else []
-            for one in some:
-                say(f"  {n_kv_heads} KV heads, {one.how:6}: {in_words(one.losses)}")
-            pooled += some
+            tried = [lab.pool(model, positions, n_kv_heads, how) for how in ways]
+            tried += [lab.fresh(n_kv_heads)] if positions == "rotary" else []
+            for one in tried:
+                progress(f"  {n_kv_heads} KV heads, {one.how:6}: {shown(one.losses)}")
+            pooled += tried
     calibration, held_out = lab.hidden_states(models["added"])
     for rank in settings.ranks:
         for guide in GUIDES:
             one = lab.compress(models["added"], rank, guide, calibration, held_out)
-            say(f"  rank {rank} by {guide:7}: {in_words(one.losses)}")
+            progress(f"  rank {rank} by {guide:7}: {shown(one.losses)}")
             compressed.append(one)
     for block in models["rotary"].blocks:
         block.attention.rope = None
     removed = lab.train_on(models["rotary"], "rotary")
-    say(f"  no rotation any more: {in_words(removed)}")
+    progress(f"  no rotation any more: {shown(removed)}")
     seconds = time.process_time() - start
-    return Run(seed, seconds, trained, continued, removed, pooled, compressed)
+    return ConversionRun(seed, seconds, trained, continued, removed, pooled, compressed)
 
 
-def in_words(losses: Sequence[tuple[int, float]]) -> str:
-    """Say losses in a line.
+def shown(losses: Sequence[tuple[int, float]]) -> str:
+    """Return losses as a line of text.
 
     Args:
         losses: ``(steps, loss)``.
@@ -531,7 +504,8 @@ def in_words(losses: Sequence[tuple[int, float]]) -> str:
     return ", ".join(f"{loss:.3f}" for _, loss in losses)
 
 
-class Conversion(NamedTuple):
+@dataclass
+class Conversion(experiment.Findings):
     """What the laboratory found.
 
     Attributes:
@@ -541,22 +515,21 @@ class Conversion(NamedTuple):
         runs: one for each seed, in the order in which they were made.
     """
 
-    provenance: Mapping[str, object]
-    text: Mapping[str, object]
+    STORED: ClassVar[str] = "conversion-cpu"
     settings: Settings
-    runs: list[Run]
+    runs: list[ConversionRun]
 
     def pooled(self, positions: str, n_kv_heads: int, how: str) -> list[list[float]]:
         """Return the losses of models with pooled heads.
 
         Args:
             positions: one of :data:`POSITIONS`.
-            n_kv_heads: key/value heads left.
+            n_kv_heads: KV heads left.
             how: "mean", "first" or "random".
 
         Returns:
-            Nats a byte; for 0 steps of training on and for each of the percents, a list with
-            one loss a seed.
+            Nats per byte; for 0 steps of training on and for each of the percents, one loss per
+            seed.
 
         Raises:
             ValueError: if there are no such models.
@@ -571,7 +544,7 @@ class Conversion(NamedTuple):
             positions: one of :data:`POSITIONS`.
 
         Returns:
-            Nats a byte; for 0 steps and for each of the percents, a list with one loss a seed.
+            Nats per byte; for 0 steps and for each of the percents, one loss per seed.
         """
         return by_percent([run.continued[positions] for run in self.runs])
 
@@ -588,13 +561,13 @@ class Conversion(NamedTuple):
         Raises:
             ValueError: if there are none.
         """
-        some = [c for run in self.runs for c in run.compressed if c[:2] == (rank, guide)]
-        if not some:
+        found = [c for run in self.runs for c in run.compressed if c[:2] == (rank, guide)]
+        if not found:
             raise ValueError(
                 f"rank and guide must be in {self.settings.ranks} and {GUIDES},"
                 f" got {rank!r} and {guide!r}"
             )
-        return some
+        return found
 
     def latent(self, rank: int) -> list[list[float]]:
         """Return losses of models with latents guided by text, in the form of :meth:`pooled`.
@@ -603,50 +576,19 @@ class Conversion(NamedTuple):
             rank: width of the latents, one of the settings' ``ranks_on``.
 
         Returns:
-            Nats a byte; for 0 steps and for each of the percents, a list with one loss a seed.
+            Nats per byte; for 0 steps and for each of the percents, one loss per seed.
         """
         return by_percent([c.losses for c in self.compressed(rank, "text")])
 
-    def describe(self) -> str:
-        """Say in words where the numbers come from.
-
-        Returns:
-            A line for each fact.
-        """
-        facts, text, s = self.provenance, self.text, self.settings
-        day = datetime.fromisoformat(str(facts["date"]).replace("Z", "+00:00"))
-        where = facts.get("gpu") or f"{facts['processor']}, threads: {facts['threads']}"
-        lines = {
-            "processor": where,
-            "versions": f"torch {facts['torch']}, Python {facts['python']}",
-            "day": f"{day.day} {day:%B %Y}",
-            "text": f"{text['files']} files, {text['bytes']:,} bytes, {text['held_out_files']}"
-            " of the files held out",
-            "its sha256": f"{str(text['sha256'])[:16]}...",
+    def details(self) -> dict[str, str]:
+        """Return what the description tells of the settings, by name."""
+        s = self.settings
+        return {
             "models": f"{s.n_layers} layers of width {s.d_model}, {s.n_heads} heads",
             "batches": f"{s.batch_size} x {s.tokens} bytes",
             "rotary positions": f"{s.rotary_steps:,} steps",
             "added positions": f"{s.added_steps:,} steps",
             "learning rate": f"up to {s.lr}, and up to {s.lr_on} when trained on",
-            "seeds": ", ".join(str(run.seed) for run in self.runs),
-        }
-        return "\n".join(f"{name:18} {value}" for name, value in lines.items())
-
-    def report(self) -> dict[str, object]:
-        """Return everything as JSON has it; :func:`parse` reads it again."""
-        runs = [
-            run._asdict()
-            | {
-                "pooled": [some._asdict() for some in run.pooled],
-                "compressed": [some._asdict() for some in run.compressed],
-            }
-            for run in self.runs
-        ]
-        return {
-            "provenance": dict(self.provenance),
-            "text": dict(self.text),
-            "settings": asdict(self.settings),
-            "runs": runs,
         }
 
 
@@ -667,65 +609,25 @@ def by_percent(losses: Sequence[Sequence[tuple[int, float]]]) -> list[list[float
     return [[loss for _, loss in same] for same in zip(*losses, strict=True)]
 
 
-def parse(report: Mapping) -> Conversion:
-    """Read what the script wrote.
+def no_runs(settings: Settings, text: Text, device: torch.device | str = "cpu") -> Conversion:
+    """Return findings without runs, to be filled.
 
     Args:
-        report: parsed JSON.
-
-    Returns:
-        The findings.
+        settings: of all runs.
+        text: what they will read.
+        device: where they will train.
     """
-
-    def pairs(losses: Iterable) -> list[tuple[int, float]]:
-        return [(step, loss) for step, loss in losses]
-
-    def rows(kind: type, some: Iterable[Mapping]) -> list:
-        return [kind(**{**row, "losses": pairs(row["losses"])}) for row in some]
-
-    runs = [
-        Run(
-            **{
-                **run,
-                "trained": {name: pairs(losses) for name, losses in run["trained"].items()},
-                "continued": {name: pairs(losses) for name, losses in run["continued"].items()},
-                "rope_removed": pairs(run["rope_removed"]),
-                "pooled": rows(Pooled, run["pooled"]),
-                "compressed": rows(Compressed, run["compressed"]),
-            }
-        )
-        for run in report["runs"]
-    ]
-    settings = {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in report["settings"].items()
-    }
-    return Conversion(report["provenance"], report["text"], Settings(**settings), runs)
+    return Conversion(provenance(device, torch.float32), text.fingerprint, settings, runs=[])
 
 
-def load(name: str = "conversion-cpu") -> Conversion:
-    """Load findings that are stored with the package.
-
-    Args:
-        name: one of :func:`attnlib.labs.results.names` that this laboratory wrote.
-
-    Returns:
-        The findings.
-
-    Raises:
-        ValueError: if there are none of this name.
-    """
-    return parse(results.load(name))
-
-
-def experiment(
+def run_conversion(
     path: Path,
     seeds: Iterable[int],
     settings: Settings,
     text: Text,
     *,
     device: torch.device | str = "cpu",
-    say: Callable[[str], object] = print,
+    progress: Callable[[str], object] = print,
 ) -> Conversion:
     """Run the seeds that are still missing in a file, and write the file after each.
 
@@ -735,7 +637,7 @@ def experiment(
         settings: of all of them.
         text: what to read.
         device: where to train.
-        say: takes a line now and then.
+        progress: called with a line of text now and then.
 
     Returns:
         Everything that is in the file then.
@@ -743,19 +645,13 @@ def experiment(
     Raises:
         ValueError: if the file has runs of other settings or another text.
     """
-    found = Conversion(provenance(device, torch.float32), text.fingerprint, settings, [])
-    if path.exists():
-        earlier = parse(json.loads(path.read_text(encoding="utf-8")))
-        results.same_experiment(path, earlier, found)
-        found = earlier
-    done = {run.seed for run in found.runs}
-    for seed in seeds:
-        if seed in done:
-            continue
-        found.runs.append(run_one(seed, settings, text, device, say))
-        results.save(path, found.report())
-        say(f"seed {seed} took {found.runs[-1].cpu_seconds:.0f} s of the processor")
-    return found
+    return experiment.run_missing(
+        path,
+        no_runs(settings, text, device),
+        [(seed,) for seed in seeds],
+        lambda seed: run_one(seed, settings, text, device, progress),
+        progress=progress,
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -764,11 +660,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: of the command line; ``None`` takes the program's own.
     """
-    options = script.parser("conversion", __doc__.splitlines()[0], Settings())
-    given, settings = script.parsed(options, Settings, arguments)
-    found = experiment(
-        given.json, given.seeds, settings, load_text(given.folder),
-        device=given.device, say=lambda line: print(line, flush=True),
+    parser = experiment.command_line("conversion", __doc__.splitlines()[0], Settings())
+    with experiment.refusing(parser):
+        given = experiment.read_arguments(parser, Settings, arguments)
+        experiment.resume(given.json, no_runs(given.settings, given.text, given.device))
+    found = run_conversion(
+        given.json, given.seeds, given.settings, given.text,
+        device=given.device, progress=experiment.print_now,
     )  # fmt: skip
     print(found.describe())
 

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
+
+from attnlib.rope import rope_angles
 
 BYTES = 256  # the vocabulary
+AMPLITUDE = 0.5  # of added positions; embeddings begin at a standard deviation of 0.1
 
 
 class Block(nn.Module):
-    """One layer: attention and feed-forward part, each behind a norm and added to its input.
+    """One layer: attention and feed-forward part, each after a norm and added to its input.
 
     Args:
-        attention (nn.Module): of width ``d_model``.
-        d_model (int): width of the residual stream.
-        d_ff (int): width inside the feed-forward part.
+        attention: of width ``d_model``.
+        d_model: width of the residual stream.
+        d_ff: width inside the feed-forward part.
     """
 
-    def __init__(self, attention, d_model, d_ff):
+    def __init__(self, attention: nn.Module, d_model: int, d_ff: int):
         super().__init__()
         self.attention_norm = nn.RMSNorm(d_model, eps=1e-6)
         self.attention = attention
@@ -26,12 +32,12 @@ class Block(nn.Module):
         self.up = nn.Linear(d_model, d_ff, bias=False)
         self.down = nn.Linear(d_ff, d_model, bias=False)
 
-    def forward(self, x, cache=None):
+    def forward(self, x: Tensor, cache: Any = None) -> Tensor:
         """Return x with what attention and feed-forward part add to it.
 
         Args:
-            x (Tensor): shape ``(B, T, d_model)``.
-            cache (KVCache | LatentCache | None): of this layer's attention.
+            x: shape ``(B, T, d_model)``.
+            cache: of this layer's attention, or ``None``.
 
         Returns:
             Shape ``(B, T, d_model)``.
@@ -45,14 +51,21 @@ class TinyLM(nn.Module):
     """A decoder that predicts the next byte.
 
     Args:
-        make_attention (Callable[[], nn.Module]): builds the attention of one layer, of width
-            ``d_model``; called once a layer.
-        d_model (int): width of the residual stream.
-        n_layers (int): number of layers.
-        d_ff (int): width inside the feed-forward parts.
+        make_attention: builds the attention of one layer, of width ``d_model``; called once per
+            layer.
+        d_model: width of the residual stream.
+        n_layers: number of layers.
+        d_ff: width inside the feed-forward parts.
     """
 
-    def __init__(self, make_attention, *, d_model=128, n_layers=4, d_ff=512):
+    def __init__(
+        self,
+        make_attention: Callable[[], nn.Module],
+        *,
+        d_model: int = 128,
+        n_layers: int = 4,
+        d_ff: int = 512,
+    ):
         super().__init__()
         self.embed = nn.Embedding(BYTES, d_model)
         self.blocks = nn.ModuleList(
@@ -62,12 +75,12 @@ class TinyLM(nn.Module):
         self.unembed = nn.Linear(d_model, BYTES, bias=False)
         nn.init.normal_(self.embed.weight, std=0.1)
 
-    def forward(self, tokens, caches=None):
-        """Predict the byte behind each byte.
+    def forward(self, tokens: Tensor, caches: list[Any] | None = None) -> Tensor:
+        """Predict the byte after each byte.
 
         Args:
-            tokens (Tensor): int64, 0 to 255, shape ``(B, T)``.
-            caches (list | None): one for each layer, of :meth:`new_caches`.
+            tokens: int64, 0 to 255, shape ``(B, T)``.
+            caches: one for each layer, of :meth:`new_caches`; ``None`` keeps nothing.
 
         Returns:
             Logits, shape ``(B, T, 256)``.
@@ -77,17 +90,67 @@ class TinyLM(nn.Module):
             x = block(x, None if caches is None else caches[i])  # (B, T, d_model)
         return self.unembed(self.norm(x))  # (B, T, 256)
 
-    def new_caches(self, batch_size, capacity):
+    def new_caches(self, batch_size: int, capacity: int) -> list[Any]:
         """Allocate an empty cache for each layer.
 
         Args:
-            batch_size (int): sequences, B.
-            capacity (int): tokens that fit.
+            batch_size: sequences, B.
+            capacity: tokens that fit.
 
         Returns:
             A list for :meth:`forward`.
         """
         return [block.attention.new_cache(batch_size, capacity) for block in self.blocks]
+
+
+class PositionedLM(TinyLM):
+    """A small model whose positions are added to its input, so that attention needs none.
+
+    Source: Vaswani et al. 2017, arXiv 1706.03762, section 3.5; sines in one half of the width,
+    cosines in the other, instead of alternating.
+
+    Args:
+        make_attention: as for :class:`TinyLM`, without rope.
+        tokens: the longest sequence.
+        d_model: width of the residual stream.
+        n_layers: number of layers.
+        d_ff: width inside the feed-forward parts.
+    """
+
+    def __init__(
+        self,
+        make_attention: Callable[[], nn.Module],
+        *,
+        tokens: int,
+        d_model: int,
+        n_layers: int,
+        d_ff: int,
+    ):
+        super().__init__(make_attention, d_model=d_model, n_layers=n_layers, d_ff=d_ff)
+        cos, sin = rope_angles(torch.arange(tokens), self.embed.embedding_dim)
+        self.register_buffer("waves", AMPLITUDE * torch.cat([sin, cos], dim=-1))
+
+    def forward(self, tokens: Tensor, caches: list[Any] | None = None) -> Tensor:
+        """Predict the byte after each byte: see :meth:`TinyLM.forward`.
+
+        Args:
+            tokens: int64, 0 to 255, shape ``(B, T)``.
+            caches: one for each layer, of :meth:`TinyLM.new_caches`; ``None`` keeps nothing.
+
+        Returns:
+            Logits, shape ``(B, T, 256)``.
+
+        Raises:
+            ValueError: if a token comes after the last position that there is.
+        """
+        start = 0 if caches is None else caches[0].seen
+        end = start + tokens.shape[1]
+        if end > len(self.waves):
+            raise ValueError(f"tokens must end by position {len(self.waves)}, got {end}")
+        x = self.embed(tokens) + self.waves[start:end]  # (B, T, d_model)
+        for i, block in enumerate(self.blocks):
+            x = block(x, None if caches is None else caches[i])  # (B, T, d_model)
+        return self.unembed(self.norm(x))  # (B, T, 256)
 
 
 def n_params(module: nn.Module) -> int:
@@ -103,7 +166,7 @@ def n_params(module: nn.Module) -> int:
 
 
 def device_of(module: nn.Module) -> torch.device:
-    """Say where a module's parameters are.
+    """Return where a module's parameters are.
 
     Args:
         module: one with parameters.

@@ -1,34 +1,32 @@
 """Train one small model of each variant from several seeds, and compare their losses.
 
 ``python -m attnlib.labs.quality --json FILE`` writes FILE after each run and, started again,
-goes on where it stopped. All models have the same number of parameters: what attention saves,
-the feed-forward parts get, as in Shazeer 2019, arXiv 1911.02150. There are two questions. With
-heads of one width, how good is each variant, whatever it caches? And with a cache of one size,
-which use of it is best? Two more models say how much of an answer the width of heads explains,
-and how much the feed-forward parts do.
+continues where it stopped. All models have the same number of parameters: what attention
+saves, the feed-forward parts get, as in Shazeer 2019, arXiv 1911.02150. There are two
+questions. With heads of one width, how good is each variant, whatever it caches? And with a
+cache of one size, which use of it is best? Two more models show how much of an answer the width
+of heads explains, and how much the feed-forward parts do.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 
 from attnlib.bench import build_layer, provenance
 from attnlib.checks import check_kv_heads, check_size
 from attnlib.costs import Geometry, attention_params, kv_cache_bytes
-from attnlib.labs import results, script
+from attnlib.labs import experiment
 from attnlib.labs.model import TinyLM, n_params
-from attnlib.labs.text import Text, load_text
+from attnlib.labs.text import Text
 from attnlib.labs.train import step_cost, train
 from attnlib.rope import Rope
 
-# With heads of one width, and with a cache of one size. "GQA" and "MLA" stand in both.
+# With heads of one width, and with a cache of one size. "GQA" and "MLA" belong to both.
 OWN_CACHE = ("MHA", "GQA", "MQA", "MLA")
 EQUAL_CACHE = ("MHA, few heads", "GQA", "MQA, wide heads", "MLA")
 CONTROL = ("MHA, wide heads", "MQA, smaller")  # the last has fewer parameters than all others
@@ -38,21 +36,21 @@ CONFIGURATIONS = tuple(dict.fromkeys(OWN_CACHE + EQUAL_CACHE + CONTROL))
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that decides a run, but for variant, seed and device.
+    """Everything that decides a run, except configuration, seed and device.
 
     Args:
         d_model: width of the residual stream.
         n_layers: number of layers.
         n_heads: query heads, H.
-        n_kv_heads: key/value heads of the GQA; its cache is the one of equal size.
+        n_kv_heads: KV heads of the GQA; the equal caches have the size of its cache.
         head_dim: width of one head, D.
         d_ff: width inside the feed-forward part of the MHA; the others' follow from it.
         steps: of training.
-        batch_size: windows a step, B.
+        batch_size: windows per step, B.
         tokens: bytes of each window, T.
         lr: the highest learning rate.
         warmup: steps until it is reached.
-        looks: how often to measure the held-out loss, at equal distances.
+        looks: how often to measure the held-out loss, at equal intervals.
         held_out_windows: windows that it is measured on.
 
     Raises:
@@ -95,13 +93,13 @@ class Configuration(NamedTuple):
     d_ff: int
 
 
-class Run(NamedTuple):
+class QualityRun(NamedTuple):
     """One model that was trained.
 
     Attributes:
         configuration: its name.
         seed: of its weights and batches.
-        losses: ``(step, held-out loss in nats a byte)``.
+        losses: ``(step, held-out loss in nats per byte)``.
         cpu_seconds: of one training step: see :class:`attnlib.labs.train.StepCost`.
         peak_bytes: of one training step, beyond weights, gradients and moments.
     """
@@ -112,15 +110,29 @@ class Run(NamedTuple):
     cpu_seconds: float
     peak_bytes: int
 
+    @property
+    def trial(self) -> tuple[str, int]:
+        """What was tried: configuration and seed."""
+        return self.configuration, self.seed
+
+    @property
+    def summary(self) -> str:
+        """The result in one line."""
+        return (
+            f"seed {self.seed}, {self.configuration:15}"
+            f" held-out loss {self.losses[-1][1]:.3f} nats per byte,"
+            f" {1000 * self.cpu_seconds:.0f} ms per step, {self.peak_bytes / 2**20:.0f} MiB"
+        )
+
 
 def configurations(settings: Settings) -> dict[str, Configuration]:
     """Lay out the models, all but the smaller MQA with as many parameters as the MHA.
 
-    Equal caches have the size of the GQA's, 2 H_kv D numbers a token and layer. The MLA's
-    latent and rotary key share them, the rotary key being as wide as a head. The MHA with few
-    heads has only H_kv of them, whose width stays D. The MQA's one key/value head is H_kv times
-    as wide. For the control, an MHA has heads as wide as those, and fewer of them; the smaller
-    MQA keeps the feed-forward part of the MHA.
+    Equal caches have the size of the GQA's, 2 H_kv D numbers per token and layer. The MLA's
+    latent and rotary key share them; the rotary key is as wide as a head. The MHA with few
+    heads has only H_kv of them, of the same width D. The MQA's one KV head is H_kv times as
+    wide. Of the controls, the MHA with wide heads has heads as wide as those, and fewer of
+    them; the smaller MQA keeps the feed-forward part of the MHA.
 
     Args:
         settings: the sizes.
@@ -152,7 +164,9 @@ def configurations(settings: Settings) -> dict[str, Configuration]:
     return found | {"MQA, smaller": Configuration(geometries["MQA"], s.d_ff)}
 
 
-def build(configuration: Configuration, *, rope: Rope | None = Rope(), seed: int = 0) -> TinyLM:
+def build_model(
+    configuration: Configuration, *, rope: Rope | None = Rope(), seed: int = 0
+) -> TinyLM:
     """Build a model with new random weights.
 
     Args:
@@ -174,7 +188,7 @@ def build(configuration: Configuration, *, rope: Rope | None = Rope(), seed: int
     return model.requires_grad_(True).train()  # build_layer makes layers for inference
 
 
-def sizes(configuration: Configuration) -> dict[str, int]:
+def model_sizes(configuration: Configuration) -> dict[str, int]:
     """Count what a model has and what it caches.
 
     Args:
@@ -185,7 +199,7 @@ def sizes(configuration: Configuration) -> dict[str, int]:
         "cache_numbers" of one token in one layer, and "cache_bytes" of one token in all layers,
         in float32.
     """
-    model = build(configuration)
+    model = build_model(configuration)
     geometry = configuration.geometry
     cache_bytes = kv_cache_bytes(geometry, 1, dtype="float32")
     return {
@@ -199,7 +213,7 @@ def sizes(configuration: Configuration) -> dict[str, int]:
 
 def run_one(
     name: str, seed: int, settings: Settings, text: Text, device: torch.device | str = "cpu"
-) -> Run:
+) -> QualityRun:
     """Train one model, and measure what a step of its training takes.
 
     Args:
@@ -219,41 +233,48 @@ def run_one(
     if name not in known:
         raise ValueError(f"name must be one of {list(known)}, got {name!r}")
     s = settings
-    model = build(known[name], seed=seed).to(device)
-    window = {"batch_size": s.batch_size, "tokens": s.tokens}
+    model = build_model(known[name], seed=seed).to(device)
     losses = train(
-        model, text, s.steps, seed=seed, lr=s.lr, warmup=s.warmup,
+        model,
+        text,
+        s.steps,
+        seed=seed,
+        batch_size=s.batch_size,
+        tokens=s.tokens,
+        lr=s.lr,
+        warmup=s.warmup,
         checkpoints=range(0, s.steps, s.steps // s.looks),
-        held_out_windows=s.held_out_windows, **window,
-    )  # fmt: skip
-    return Run(name, seed, losses, *step_cost(model, text, **window))
+        held_out_windows=s.held_out_windows,
+    )
+    cost = step_cost(model, text, batch_size=s.batch_size, tokens=s.tokens)
+    return QualityRun(name, seed, losses, cost.cpu_seconds, cost.peak_bytes)
 
 
-class Quality(NamedTuple):
+@dataclass
+class Quality(experiment.Findings):
     """What the laboratory found.
 
     Attributes:
         provenance: where, with what and when: names to values.
         text: fingerprint of the text: see :class:`attnlib.labs.text.Text`.
         settings: of all runs.
-        sizes: of each configuration, by its name: see :func:`sizes`.
         runs: in the order in which they were made.
+        sizes: of each configuration, by its name: see :func:`model_sizes`.
     """
 
-    provenance: Mapping[str, object]
-    text: Mapping[str, object]
+    STORED: ClassVar[str] = "quality-cpu"
     settings: Settings
+    runs: list[QualityRun]
     sizes: Mapping[str, Mapping[str, int]]
-    runs: list[Run]
 
     def seeds(self) -> list[int]:
         """Return the seeds from which every configuration has been trained, sorted."""
-        done = {(run.configuration, run.seed) for run in self.runs}
+        done = {run.trial for run in self.runs}
         names = {run.configuration for run in self.runs}
-        every = {run.seed for run in self.runs}
-        return sorted(s for s in every if all((name, s) in done for name in names))
+        seeds = {run.seed for run in self.runs}
+        return sorted(seed for seed in seeds if all((name, seed) in done for name in names))
 
-    def select(self, name: str) -> list[Run]:
+    def select(self, name: str) -> list[QualityRun]:
         """Return the runs of one configuration from :meth:`seeds`, in their order.
 
         Args:
@@ -265,94 +286,51 @@ class Quality(NamedTuple):
         Raises:
             ValueError: if there is no such run.
         """
-        mine = {run.seed: run for run in self.runs if run.configuration == name}
-        if not mine:
+        by_seed = {run.seed: run for run in self.runs if run.configuration == name}
+        if not by_seed:
             names = sorted({run.configuration for run in self.runs})
             raise ValueError(f"name must be one of {names}, got {name!r}")
-        return [mine[seed] for seed in self.seeds()]
+        return [by_seed[seed] for seed in self.seeds()]
 
     def losses(self, name: str, look: int = -1) -> list[float]:
         """Return held-out losses of one configuration, one for each of :meth:`seeds`.
 
         Args:
             name: of the configuration.
-            look: which of the looks at the held-out text; -1 = after the last step.
+            look: which of the measurements; -1 = after the last step.
 
         Returns:
-            Nats a byte.
+            Nats per byte.
 
         Raises:
             ValueError: if there is no such run.
         """
         return [run.losses[look][1] for run in self.select(name)]
 
-    def describe(self) -> str:
-        """Say in words where the numbers come from.
-
-        Returns:
-            A line for each fact.
-        """
-        facts, text, s = self.provenance, self.text, self.settings
-        day = datetime.fromisoformat(str(facts["date"]).replace("Z", "+00:00"))
-        where = facts.get("gpu") or f"{facts['processor']}, threads: {facts['threads']}"
-        lines = {
-            "processor": where,
-            "versions": f"torch {facts['torch']}, Python {facts['python']}",
-            "day": f"{day.day} {day:%B %Y}",
-            "text": f"{text['files']} files, {text['bytes']:,} bytes, {text['held_out_files']}"
-            " of the files held out",
-            "its sha256": f"{str(text['sha256'])[:16]}...",
+    def details(self) -> dict[str, str]:
+        """Return what the description tells of the settings, by name."""
+        s = self.settings
+        return {
             "model": f"{s.n_layers} layers of width {s.d_model}",
             "training": f"{s.steps:,} steps of {s.batch_size} x {s.tokens} bytes",
             "learning rate": f"up to {s.lr} in {s.warmup} steps, then down to a tenth",
-            "seeds": ", ".join(map(str, self.seeds())),
-        }
-        return "\n".join(f"{name:18} {value}" for name, value in lines.items())
-
-    def report(self) -> dict[str, object]:
-        """Return everything as JSON has it; :func:`parse` reads it again."""
-        return {
-            "provenance": dict(self.provenance),
-            "text": dict(self.text),
-            "settings": asdict(self.settings),
-            "sizes": {name: dict(some) for name, some in self.sizes.items()},
-            "runs": [run._asdict() for run in self.runs],
         }
 
 
-def parse(report: Mapping[str, object]) -> Quality:
-    """Read what the script wrote.
+def no_runs(settings: Settings, text: Text, device: torch.device | str = "cpu") -> Quality:
+    """Return findings without runs, to be filled.
 
     Args:
-        report: parsed JSON.
-
-    Returns:
-        The findings.
+        settings: of all runs.
+        text: what they will read.
+        device: where they will train.
     """
-    runs = [
-        Run(**{**run, "losses": [(step, loss) for step, loss in run["losses"]]})
-        for run in report["runs"]
-    ]
-    settings = Settings(**report["settings"])
-    return Quality(report["provenance"], report["text"], settings, report["sizes"], runs)
+    sizes = {name: model_sizes(known) for name, known in configurations(settings).items()}
+    origin = provenance(device, torch.float32)
+    return Quality(origin, text.fingerprint, settings, runs=[], sizes=sizes)
 
 
-def load(name: str = "quality-cpu") -> Quality:
-    """Load findings that are stored with the package.
-
-    Args:
-        name: one of :func:`attnlib.labs.results.names` that this laboratory wrote.
-
-    Returns:
-        The findings.
-
-    Raises:
-        ValueError: if there are none of this name.
-    """
-    return parse(results.load(name))
-
-
-def experiment(
+def run_quality(
     path: Path,
     seeds: Iterable[int],
     settings: Settings,
@@ -360,11 +338,11 @@ def experiment(
     *,
     names: Sequence[str] = CONFIGURATIONS,
     device: torch.device | str = "cpu",
-    say=print,
+    progress: Callable[[str], object] = print,
 ) -> Quality:
     """Train what is still missing in a file, and write the file after each run.
 
-    Seeds are the outer loop, so that early on there are seeds which all variants have.
+    Seeds are the outer loop, so that early on there are seeds which all configurations have.
 
     Args:
         path: of a JSON file, which need not exist.
@@ -373,7 +351,7 @@ def experiment(
         text: what to read.
         names: of the configurations.
         device: where to train.
-        say: takes a line for each run.
+        progress: called with one line after each run.
 
     Returns:
         Everything that is in the file then.
@@ -382,30 +360,13 @@ def experiment(
         ValueError: if the file has runs of other settings or another text, or a configuration
             is unknown.
     """
-    found = Quality(
-        provenance(device, torch.float32),
-        text.fingerprint,
-        settings,
-        {name: sizes(some) for name, some in configurations(settings).items()},
-        [],
+    return experiment.run_missing(
+        path,
+        no_runs(settings, text, device),
+        [(name, seed) for seed in seeds for name in names],
+        lambda name, seed: run_one(name, seed, settings, text, device),
+        progress=progress,
     )
-    if path.exists():
-        earlier = parse(json.loads(path.read_text(encoding="utf-8")))
-        results.same_experiment(path, earlier, found)
-        found = earlier._replace(sizes=found.sizes)
-    done = {(run.configuration, run.seed) for run in found.runs}
-    for seed in seeds:
-        for name in names:
-            if (name, seed) in done:
-                continue
-            run = run_one(name, seed, settings, text, device)
-            found.runs.append(run)
-            results.save(path, found.report())
-            say(
-                f"seed {seed}, {name:15} held-out loss {run.losses[-1][1]:.3f} nats a byte,"
-                f" {1000 * run.cpu_seconds:.0f} ms a step, {run.peak_bytes / 2**20:.0f} MiB"
-            )
-    return found
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -414,16 +375,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: of the command line; ``None`` takes the program's own.
     """
-    options = script.parser("quality", __doc__.splitlines()[0], Settings())
-    options.add_argument(
+    parser = experiment.command_line("quality", __doc__.splitlines()[0], Settings())
+    parser.add_argument(
         "--configurations", nargs="+", metavar="NAME", default=CONFIGURATIONS,
         choices=CONFIGURATIONS, help=f"all, or some of: {', '.join(map(repr, CONFIGURATIONS))}",
     )  # fmt: skip
-    given, settings = script.parsed(options, Settings, arguments)
-    found = experiment(
-        given.json, given.seeds, settings, load_text(given.folder),
-        names=given.configurations, device=given.device,
-        say=lambda line: print(line, flush=True),
+    with experiment.refusing(parser):
+        given = experiment.read_arguments(parser, Settings, arguments)
+        experiment.resume(given.json, no_runs(given.settings, given.text, given.device))
+    found = run_quality(
+        given.json, given.seeds, given.settings, given.text,
+        names=given.configurations, device=given.device, progress=experiment.print_now,
     )  # fmt: skip
     print(found.describe())
 

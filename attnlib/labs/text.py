@@ -30,7 +30,7 @@ class Text(NamedTuple):
     """Training and held-out text; no file has a part in both.
 
     Attributes:
-        train: uint8, shape ``(n,)``, one byte a token.
+        train: uint8, shape ``(n,)``, one byte per token.
         held_out: uint8, shape ``(m,)``, never trained on.
         fingerprint: what the text is: "python" (version), "files", "held_out_files", "bytes"
             (of both parts together) and "sha256" (of both, the training part first).
@@ -61,7 +61,7 @@ def source_files(folder: Path) -> list[str]:
 
 
 def is_held_out(path: str) -> bool:
-    """Say whether a file belongs to the held-out part; about one in ten does.
+    """Return whether a file belongs to the held-out part; about one in ten does.
 
     The path alone decides, so a file keeps its side when others come or go.
 
@@ -88,21 +88,21 @@ def load_text(folder: Path | str | None = None) -> Text:
     """
     root = Path(sysconfig.get_paths()["stdlib"] if folder is None else folder)
     paths = source_files(root)
-    held = [path for path in paths if is_held_out(path)]
+    held_out_paths = [path for path in paths if is_held_out(path)]
+    train_paths = [path for path in paths if not is_held_out(path)]
     parts = []
-    for name, some in (("train", [path for path in paths if path not in set(held)]),
-                       ("held_out", held)):  # fmt: skip
-        data = b"".join((root / path).read_bytes() for path in some)
+    for name, chosen in (("train", train_paths), ("held_out", held_out_paths)):
+        data = b"".join((root / path).read_bytes() for path in chosen)
         if not data:
             raise ValueError(
                 f"folder must have Python source files for the part {name!r}, got"
-                f" {len(some)} of them with {len(data)} bytes"
+                f" {len(chosen)} of them with {len(data)} bytes"
             )
         parts.append(data)
     fingerprint = {
         "python": platform.python_version(),
         "files": len(paths),
-        "held_out_files": len(held),
+        "held_out_files": len(held_out_paths),
         "bytes": sum(map(len, parts)),
         "sha256": hashlib.sha256(b"".join(parts)).hexdigest(),
     }

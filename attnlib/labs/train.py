@@ -19,11 +19,11 @@ from attnlib.labs.text import Text, batch, windows
 
 
 class StepCost(NamedTuple):
-    """What one training step takes: forward, backward and the optimizer.
+    """What one training step takes: forward, backward and the optimizer's step.
 
     Attributes:
         cpu_seconds: median; CPU time of this process, so that other programs count little. On
-            a GPU it is the time by the clock, the card being waited for.
+            a GPU it is the time by the clock until the GPU has finished.
         peak_bytes: most memory taken at once beyond weights, gradients and moments.
     """
 
@@ -32,21 +32,21 @@ class StepCost(NamedTuple):
 
 
 def next_byte_loss(model: nn.Module, tokens: Tensor) -> Tensor:
-    """Mean surprise at each next byte.
+    """Return the mean surprise at each next byte.
 
     Args:
         model: gives logits ``(B, T, 256)`` for bytes ``(B, T)``.
         tokens: int64, shape ``(B, T + 1)``.
 
     Returns:
-        A scalar, in nats a byte; ln 256 = 5.545 for a model that knows nothing.
+        A scalar, in nats per byte; ln 256 = 5.545 for a model that knows nothing.
     """
     logits = model(tokens[:, :-1])  # (B, T, 256)
     return F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
 
 
 def learning_rate(step: int, steps: int, peak: float, warmup: int) -> float:
-    """The rate of one step: a straight rise to the peak, then half a cosine down to a tenth.
+    """Return the rate of one step: a straight rise to the peak, then half a cosine to a tenth.
 
     Args:
         step: 0 to steps - 1.
@@ -83,7 +83,7 @@ def train_step(
     Args:
         model: what learns.
         optimizer: of its parameters.
-        tokens: int64, shape ``(B, T + 1)``, beside the model.
+        tokens: int64, shape ``(B, T + 1)``, on the model's device.
         rate: learning rate.
 
     Returns:
@@ -112,7 +112,7 @@ def train(
     checkpoints: Iterable[int] = (),
     held_out_windows: int = 256,
 ) -> list[tuple[int, float]]:
-    """Train a model, and look at the held-out text at some steps.
+    """Train a model, and measure its loss on the held-out text at some steps.
 
     The seed decides which windows make which batch, and nothing else does. So two models that
     are trained with one seed read the same text in the same order, whatever their sizes.
@@ -122,16 +122,16 @@ def train(
         text: what to read.
         steps: how many.
         seed: of the batches.
-        batch_size: windows a step, B.
+        batch_size: windows per step, B.
         tokens: of each window, T.
         lr: the highest learning rate: see :func:`learning_rate`.
         warmup: steps until it is reached; ``None`` means a twentieth of all steps.
-        checkpoints: after how many steps to look; 0 means before the first. After the last
-            step it is done in any case.
-        held_out_windows: how many to look at.
+        checkpoints: after how many steps to measure; 0 means before the first. After the last
+            step it is measured in any case.
+        held_out_windows: how many to measure it on.
 
     Returns:
-        ``(step, held-out loss in nats a byte)`` for each checkpoint, in order.
+        ``(step, held-out loss in nats per byte)`` for each checkpoint, in order.
 
     Raises:
         ValueError: if a size is below 1, a checkpoint lies outside 0 to ``steps``, or the text
@@ -143,21 +143,22 @@ def train(
     if not at <= set(range(steps + 1)):
         raise ValueError(f"checkpoints must lie in 0 to steps = {steps}, got {sorted(at)}")
     generator = torch.Generator().manual_seed(seed)
-    optimizer, seen, device = new_optimizer(model), [], device_of(model)
-    options = {"tokens": tokens, "count": held_out_windows}
-    for step in range(steps):
+    optimizer, losses, device = new_optimizer(model), [], device_of(model)
+    for step in range(steps + 1):
         if step in at:
-            seen.append((step, held_out_loss(model, text, **options)))
-        some = batch(text.train, batch_size, tokens, generator).to(device)  # (B, T + 1)
-        train_step(model, optimizer, some, learning_rate(step, steps, lr, warmup))
-    return [*seen, (steps, held_out_loss(model, text, **options))]
+            loss = held_out_loss(model, text, tokens=tokens, count=held_out_windows)
+            losses.append((step, loss))
+        if step < steps:
+            window = batch(text.train, batch_size, tokens, generator).to(device)  # (B, T + 1)
+            train_step(model, optimizer, window, learning_rate(step, steps, lr, warmup))
+    return losses
 
 
 @torch.no_grad()
 def held_out_loss(
     model: nn.Module, text: Text, *, tokens: int = 128, count: int = 256, at_once: int = 32
 ) -> float:
-    """Mean loss on windows of the held-out text, always the same ones.
+    """Return the mean loss on windows of the held-out text, always the same ones.
 
     Args:
         model: to be judged.
@@ -167,27 +168,27 @@ def held_out_loss(
         at_once: windows that the model reads in one call.
 
     Returns:
-        Nats a byte.
+        Nats per byte.
 
     Raises:
         ValueError: if a size is below 1, or the text is too short.
     """
     check_size("at_once", at_once)
     device, total = device_of(model), 0.0
-    for some in windows(text.held_out, count, tokens).split(at_once):
-        total += next_byte_loss(model, some.to(device)).item() * len(some)
+    for part in windows(text.held_out, count, tokens).split(at_once):
+        total += next_byte_loss(model, part.to(device)).item() * len(part)
     return total / count
 
 
 def step_cost(
     model: nn.Module, text: Text, *, batch_size: int = 16, tokens: int = 128, steps: int = 10
 ) -> StepCost:
-    """Measure training steps of a model. It goes on learning meanwhile, at rate 0.
+    """Measure training steps of a model, at a learning rate of 0.
 
     Args:
         model: keeps its weights.
         text: for the batches.
-        batch_size: windows a step, B.
+        batch_size: windows per step, B.
         tokens: of each window, T.
         steps: to be timed; two more come before, and one after for the memory.
 
@@ -199,16 +200,16 @@ def step_cost(
     """
     check_size("steps", steps)
     device, seconds = device_of(model), []
-    some = batch(text.train, batch_size, tokens, torch.Generator().manual_seed(0)).to(device)
+    window = batch(text.train, batch_size, tokens, torch.Generator().manual_seed(0)).to(device)
     optimizer = new_optimizer(model)
     on_gpu = device.type == "cuda"
     clock = time.perf_counter if on_gpu else time.process_time
     for _ in range(2 + steps):
         start = clock()
-        train_step(model, optimizer, some, 0.0)
+        train_step(model, optimizer, window, 0.0)
         if on_gpu:
             torch.cuda.synchronize(device)
         seconds.append(clock() - start)
-    peak = allocated(lambda: train_step(model, optimizer, some, 0.0), device=device).peak
+    peak = allocated(lambda: train_step(model, optimizer, window, 0.0), device=device).peak
     optimizer.zero_grad()
     return StepCost(statistics.median(seconds[2:]), peak)

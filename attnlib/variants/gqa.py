@@ -36,9 +36,6 @@ class GroupedQueryAttention(nn.Module):
             divide ``d_model``, or if the width of a head is odd with ``rope``.
     """
 
-    window = None
-    kv_projections = ("k_proj", "v_proj")
-
     def __init__(self, d_model: int, n_heads: int, n_kv_heads: int, *,
                  head_dim: int | None = None, bias: bool = False,
                  rope: Rope | None = None):  # fmt: skip

@@ -33,9 +33,6 @@ class MultiHeadAttention(nn.Module):
             divide ``d_model``, or if the width of a head is odd with ``rope``.
     """
 
-    window = None
-    kv_projections = ("k_proj", "v_proj")
-
     def __init__(self, d_model: int, n_heads: int, *, head_dim: int | None = None,
                  bias: bool = False, rope: Rope | None = None):  # fmt: skip
         super().__init__()

@@ -9,26 +9,24 @@ import pytest
 import torch
 from helpers import check_steps, short_text
 
-from attnlib.labs import conversion, results
+from attnlib.labs import conversion, experiment, results
 from attnlib.labs.conversion import (
     GUIDES,
     POSITIONS,
+    Conversion,
     Laboratory,
-    PositionedLM,
     Settings,
     attention_inputs,
-    build,
+    build_model,
     by_percent,
     converted,
-    experiment,
     keys_and_values,
     layer_errors,
-    load,
-    parse,
+    run_conversion,
     run_one,
 )
-from attnlib.labs.conversions import mha_to_gqa, mha_to_mla
-from attnlib.labs.stats import estimate
+from attnlib.labs.convert import mha_to_gqa, mha_to_mla
+from attnlib.labs.model import PositionedLM
 
 TINY = Settings(
     d_model=24, n_layers=2, n_heads=4, d_ff=40, rotary_steps=4, added_steps=6, batch_size=2,
@@ -42,17 +40,17 @@ WAYS = {"rotary": ("mean", "first", "random", "fresh"), "added": ("mean", "first
 def text(monkeypatch):
     """A short text in place of the long one."""
     short = short_text(500, 700)
-    monkeypatch.setattr(conversion, "load_text", lambda folder: short)
+    monkeypatch.setattr(experiment, "load_text", lambda folder: short)
     monkeypatch.setattr(conversion, "JUDGING_WINDOWS", 4)
     return short
 
 
 def quiet(line):
-    """Say nothing."""
+    """Print nothing."""
 
 
 def model_of(positions):
-    return build(positions, TINY, seed=3).double()
+    return build_model(positions, TINY, seed=3).double()
 
 
 # The model whose positions are added to its input
@@ -92,12 +90,14 @@ def test_bytes_behind_the_last_position_are_refused():
 
 def test_models_of_a_seed_are_the_same_and_of_another_are_not():
     for positions in POSITIONS:
-        first, same, other = (build(positions, TINY, seed).embed.weight for seed in (1, 1, 2))
+        first, same, other = (
+            build_model(positions, TINY, seed).embed.weight for seed in (1, 1, 2)
+        )
         assert torch.equal(first, same) and not torch.equal(first, other)
     assert all(block.attention.rope is None for block in model_of("added").blocks)
     assert all(block.attention.rope is not None for block in model_of("rotary").blocks)
     with pytest.raises(ValueError, match="must be one of rotary, added, got 'learned'"):
-        build("learned", TINY, 0)
+        build_model("learned", TINY, 0)
 
 
 # Converting and comparing
@@ -168,7 +168,7 @@ def test_losses_of_seeds_become_losses_of_steps():
 
 def test_training_on_leaves_the_model_and_repeats(text):
     """Catches a longer run that begins where a shorter one ended."""
-    lab, model = Laboratory(TINY, text, seed=0), build("rotary", TINY, 0)
+    lab, model = Laboratory(TINY, text, seed=0), build_model("rotary", TINY, 0)
     before = copy.deepcopy(model.state_dict())
     once, again = lab.train_on(model, "rotary"), lab.train_on(model, "rotary")
     assert once == again
@@ -180,7 +180,7 @@ def test_training_on_leaves_the_model_and_repeats(text):
 
 def test_a_run_tries_everything_and_stays_comparable(text):
     """Catches trials of another model, a full rank that costs, random heads like the first."""
-    run = run_one(0, TINY, text, say=quiet)
+    run = run_one(0, TINY, text, progress=quiet)
     assert [p[:3] for p in run.pooled] == [
         (positions, 2, how) for positions in POSITIONS for how in WAYS[positions]
     ]
@@ -206,7 +206,7 @@ def test_a_fresh_model_has_few_heads_and_is_no_conversion(text):
     lab = Laboratory(TINY, text, seed=0)
     fresh = lab.fresh(2)
     new = converted(
-        build("rotary", TINY, 0), lambda a: mha_to_gqa(a, 2, "first")
+        build_model("rotary", TINY, 0), lambda a: mha_to_gqa(a, 2, "first")
     )  # an untrained model, heads and all
     assert abs(fresh.losses[0][1] - lab.loss(new)) < 0.2
     assert fresh[:3] == ("rotary", 2, "fresh")
@@ -221,11 +221,11 @@ def test_script_writes_what_load_reads(text, tmp_path, capsys, one_thread):
         options += [f"--{name.replace('_', '-')}", *map(str, values)]
     conversion.main(["--json", str(path), "--seeds", "0", "1", *options])
     written = json.loads(path.read_text())
-    found = parse(written)
+    found = Conversion.read(written)
     assert json.loads(json.dumps(found.report())) == written
     assert found.settings == TINY and found.text == text.fingerprint
     assert [run.seed for run in found.runs] == [0, 1]
-    assert not path.with_suffix(".part").exists()
+    assert list(tmp_path.iterdir()) == [path]
     assert found.describe() in capsys.readouterr().out
 
     first, second = found.runs
@@ -243,12 +243,12 @@ def test_script_writes_what_load_reads(text, tmp_path, capsys, one_thread):
 
 def test_a_stopped_run_goes_on_where_it_was(text, tmp_path):
     """Catches a second start that trains again, and a result that depends on the stop."""
-    once = experiment(tmp_path / "once.json", [5, 6], TINY, text, say=quiet)
+    once = run_conversion(tmp_path / "once.json", [5, 6], TINY, text, progress=quiet)
     path = tmp_path / "twice.json"
-    experiment(path, [5], TINY, text, say=quiet)
-    said = []
-    twice = experiment(path, [5, 6], TINY, text, say=said.append)
-    assert not any("seed 5" in line for line in said)
+    run_conversion(path, [5], TINY, text, progress=quiet)
+    lines = []
+    twice = run_conversion(path, [5, 6], TINY, text, progress=lines.append)
+    assert not any("seed 5" in line for line in lines)
     assert [run._replace(cpu_seconds=0) for run in once.runs] == [
         run._replace(cpu_seconds=0) for run in twice.runs
     ]
@@ -257,13 +257,15 @@ def test_a_stopped_run_goes_on_where_it_was(text, tmp_path):
 def test_runs_that_do_not_belong_together_are_kept_apart(text, tmp_path):
     """Catches a mean over runs of other sizes or of another text."""
     path = tmp_path / "c.json"
-    experiment(path, [0], TINY, text, say=quiet)
+    run_conversion(path, [0], TINY, text, progress=quiet)
     with pytest.raises(ValueError, match=r"settings must be those of the runs in c.json"):
-        experiment(path, [1], Settings(**{**asdict(TINY), "lr": 1e-3}), text, say=quiet)
+        run_conversion(
+            path, [1], Settings(**{**asdict(TINY), "lr": 1e-3}), text, progress=quiet
+        )
     other = text._replace(fingerprint={**text.fingerprint, "sha256": "1" * 64})
     with pytest.raises(ValueError, match=r"text must be those of the runs in c.json"):
-        experiment(path, [1], TINY, other, say=quiet)
-    assert len(parse(json.loads(path.read_text())).runs) == 1
+        run_conversion(path, [1], TINY, other, progress=quiet)
+    assert len(Conversion.read(json.loads(path.read_text())).runs) == 1
 
 
 def test_settings_that_do_not_fit_are_refused():
@@ -276,7 +278,7 @@ def test_settings_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="head_dim must be given"):
         Settings(d_model=60)
     with pytest.raises(ValueError, match="got 'conversion-gpu'"):
-        load("conversion-gpu")
+        Conversion.load("conversion-gpu")
 
 
 @pytest.mark.cuda
@@ -295,7 +297,7 @@ def test_a_gpu_finds_the_same(text):
 
 @pytest.fixture(scope="module")
 def stored():
-    return load()
+    return Conversion.load()
 
 
 def test_stored_runs_are_complete(stored):
@@ -339,52 +341,3 @@ def test_stored_numbers_have_what_must_be_true_of_them(stored):
     for run in stored.runs:
         for positions in POSITIONS:
             assert run.trained[positions][-1][1] == run.continued[positions][0][1]
-
-
-# Pictures
-
-
-def lines_of(ax):
-    """Label and points of what was drawn with intervals, by its label."""
-    drawn = {}
-    for container in ax.containers:
-        (line, *_) = container.lines
-        drawn[container.get_label()] = (list(line.get_xdata()), list(line.get_ydata()))
-    return drawn
-
-
-def test_a_curve_that_begins_later_stands_at_the_later_steps():
-    """Catches a fresh model's losses drawn one look too early."""
-    pictures = pytest.importorskip("attnlib.book.plots.labs_conversion")
-    some = [estimate([x, x + 0.2]) for x in (4.0, 3.0, 2.0)]
-    fig = pictures.healing({"one": {"mean": some, "fresh": some[1:]}}, (0, 5, 10), some)
-    drawn = lines_of(fig.axes[0])
-    assert [round(x) for x in drawn["mean"][0]] == [0, 1, 2]
-    assert [round(x) for x in drawn["fresh"][0]] == [1, 2]
-    assert drawn["fresh"][1] == pytest.approx([3.1, 2.1])
-
-
-def test_losses_stand_at_the_size_of_their_cache():
-    """Catches points drawn at the number of heads or at the rank."""
-    pictures = pytest.importorskip("attnlib.book.plots.labs_conversion")
-    some = {16: estimate([2.0, 2.2]), 64: estimate([1.0, 1.2])}
-    fig = pictures.loss_by_cache({"now": {"latent": some}}, {"now": some[16]})
-    assert lines_of(fig.axes[0])["latent"] == ([16, 64], pytest.approx([2.1, 1.1]))
-
-
-def test_errors_are_drawn_by_their_guide():
-    pictures = pytest.importorskip("attnlib.book.plots.labs_conversion")
-    low, high = [estimate([0.1, 0.3])] * 2, [estimate([0.5, 0.7])] * 2
-    fig = pictures.errors_by_rank([6, 14], {"keys": {"weights": high, "text": low}})
-    drawn = lines_of(fig.axes[0])
-    assert drawn["by weights"] == ([6, 14], pytest.approx([0.6, 0.6]))
-    assert drawn["by text"] == ([6, 14], pytest.approx([0.2, 0.2]))
-
-
-def test_the_picture_of_the_moves_has_a_box_for_each_head():
-    """Catches a latent drawn narrower than what it is said to be as wide as."""
-    pictures = pytest.importorskip("attnlib.book.plots.labs_conversion")
-    (ax,) = pictures.moves(n_heads=6, n_kv_heads=2, rank=3).axes
-    widths = sorted(patch.get_width() for patch in ax.patches if hasattr(patch, "get_width"))
-    assert len(widths) == 2 * 6 + 2 * 2 + 2 * 2 + 1
-    assert widths[-1] == pytest.approx(3 * 0.8 - 0.1)

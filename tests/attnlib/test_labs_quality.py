@@ -9,18 +9,17 @@ import torch
 from helpers import short_text
 
 from attnlib.costs import attention_params
-from attnlib.labs import quality, results
+from attnlib.labs import experiment, quality, results
 from attnlib.labs.quality import (
     CONFIGURATIONS,
     EQUAL_CACHE,
     OWN_CACHE,
+    Quality,
     Settings,
-    build,
+    build_model,
     configurations,
-    experiment,
-    load,
-    parse,
-    sizes,
+    model_sizes,
+    run_quality,
 )
 
 TINY = Settings(
@@ -35,7 +34,7 @@ OPTIONS = [f"--{k.replace('_', '-')}={v}" for k, v in asdict(TINY).items()]
 def text(monkeypatch):
     """A short text in place of the long one."""
     short = short_text(400, 200)
-    monkeypatch.setattr(quality, "load_text", lambda folder: short)
+    monkeypatch.setattr(experiment, "load_text", lambda folder: short)
     return short
 
 
@@ -53,7 +52,7 @@ def test_a_gpu_trains_the_same_model(text, name):
 @pytest.mark.parametrize("settings", [Settings(), TINY, LARGE])
 def test_all_models_have_as_many_parameters(settings):
     """Catches a model that wins because it is larger."""
-    counted = {name: sizes(some) for name, some in configurations(settings).items()}
+    counted = {name: model_sizes(some) for name, some in configurations(settings).items()}
     whole = counted["MHA"]["parameters"]
     assert set(counted) == set(CONFIGURATIONS)
     assert counted.pop("MQA, smaller")["parameters"] < whole
@@ -71,23 +70,23 @@ def test_each_control_differs_in_one_thing():
     assert wide.d_ff == mha.d_ff
     assert (wide.geometry.n_heads, wide.geometry.head_dim) == (4, 32)
     assert wide.geometry.head_dim == known["MQA, wide heads"].geometry.head_dim
-    counts = [sizes(some) for some in (wide, mha)]
+    counts = [model_sizes(some) for some in (wide, mha)]
     assert counts[0] == counts[1]  # parameters and cache
 
 
 def test_feed_forward_parts_get_what_attention_saves():
     """Catches equal totals that come from elsewhere, such as another number of layers."""
     for name, some in configurations(Settings()).items():
-        counted = sizes(some)
+        counted = model_sizes(some)
         assert counted["attention_parameters"] == attention_params(some.geometry), name
         assert counted["mlp_parameters"] == 4 * 2 * 128 * some.d_ff, name
-        assert len(build(some).blocks) == 4
+        assert len(build_model(some).blocks) == 4
 
 
 @pytest.mark.parametrize("settings", [Settings(), TINY, LARGE])
 def test_equal_caches_are_equal(settings):
     wanted = 2 * settings.n_kv_heads * settings.head_dim
-    counted = {name: sizes(some) for name, some in configurations(settings).items()}
+    counted = {name: model_sizes(some) for name, some in configurations(settings).items()}
     assert {counted[name]["cache_numbers"] for name in EQUAL_CACHE} == {wanted}
     assert counted["MHA"]["cache_numbers"] == 2 * settings.n_heads * settings.head_dim
     assert counted["MQA"]["cache_numbers"] == 2 * settings.head_dim
@@ -97,8 +96,8 @@ def test_equal_caches_are_equal(settings):
 def test_cache_bytes_are_those_of_real_caches(name):
     """Catches a formula that is not of the layer which was built."""
     some = configurations(Settings())[name]
-    caches = build(some).new_caches(3, 7)
-    assert sum(cache.nbytes for cache in caches) == 3 * 7 * sizes(some)["cache_bytes"]
+    caches = build_model(some).new_caches(3, 7)
+    assert sum(cache.nbytes for cache in caches) == 3 * 7 * model_sizes(some)["cache_bytes"]
 
 
 def test_variants_are_what_their_names_say():
@@ -113,14 +112,14 @@ def test_variants_are_what_their_names_say():
 def test_models_are_built_to_be_trained():
     """Catches layers whose weights want no gradients, as build_layer makes them."""
     for name, some in configurations(TINY).items():
-        model = build(some, seed=1)
+        model = build_model(some, seed=1)
         model(torch.randint(256, (2, 5))).sum().backward()
         assert all(parameter.grad is not None for parameter in model.parameters()), name
 
 
 def test_the_seed_decides_the_weights():
     some = configurations(TINY)["GQA"]
-    first, same, other = (build(some, seed=seed).embed.weight for seed in (0, 0, 1))
+    first, same, other = (build_model(some, seed=seed).embed.weight for seed in (0, 0, 1))
     assert torch.equal(first, same) and not torch.equal(first, other)
 
 
@@ -129,7 +128,7 @@ def test_script_writes_what_load_reads(text, tmp_path, capsys, one_thread):
     path = tmp_path / "q.json"
     quality.main(["--json", str(path), "--seeds", "0", "1", *OPTIONS])
     written = json.loads(path.read_text())
-    found = parse(written)
+    found = Quality.read(written)
     assert json.loads(json.dumps(found.report())) == written
     assert found.settings == TINY and found.text == text.fingerprint
     assert found.seeds() == [0, 1]
@@ -137,44 +136,44 @@ def test_script_writes_what_load_reads(text, tmp_path, capsys, one_thread):
     for run in found.runs:
         assert [step for step, _ in run.losses] == [0, 2, 4]
         assert run.cpu_seconds > 0 and run.peak_bytes > 0
-    assert not path.with_suffix(".part").exists()
+    assert list(tmp_path.iterdir()) == [path]
     printed = capsys.readouterr().out
     assert found.describe() in printed and "MQA, wide heads" in printed
 
 
 def test_a_stopped_run_goes_on_where_it_was(text, tmp_path):
     """Catches a second start that trains again, and a result that depends on the stop."""
-    quiet = {"say": lambda line: None, "names": ("GQA", "MLA")}
-    once = experiment(tmp_path / "once.json", [5, 6], TINY, text, **quiet)
+    quiet = {"progress": lambda line: None, "names": ("GQA", "MLA")}
+    once = run_quality(tmp_path / "once.json", [5, 6], TINY, text, **quiet)
     path = tmp_path / "twice.json"
-    experiment(path, [5], TINY, text, **quiet)
-    said = []
-    twice = experiment(path, [5, 6], TINY, text, **{**quiet, "say": said.append})
-    assert len(said) == 2
+    run_quality(path, [5], TINY, text, **quiet)
+    lines = []
+    twice = run_quality(path, [5, 6], TINY, text, **{**quiet, "progress": lines.append})
+    assert len(lines) == 2
     assert [(run.configuration, run.seed, run.losses) for run in once.runs] == [
         (run.configuration, run.seed, run.losses) for run in twice.runs
     ]
-    assert parse(json.loads(path.read_text())).seeds() == [5, 6]
+    assert Quality.read(json.loads(path.read_text())).seeds() == [5, 6]
 
 
 def test_runs_that_do_not_belong_together_are_kept_apart(text, tmp_path):
     """Catches a mean over runs of other sizes or of another text."""
     path = tmp_path / "q.json"
-    quiet = {"say": lambda line: None, "names": ("MQA",)}
-    experiment(path, [0], TINY, text, **quiet)
+    quiet = {"progress": lambda line: None, "names": ("MQA",)}
+    run_quality(path, [0], TINY, text, **quiet)
     with pytest.raises(ValueError, match=r"settings must be those of the runs in q.json"):
-        experiment(path, [1], Settings(**{**asdict(TINY), "lr": 1e-3}), text, **quiet)
+        run_quality(path, [1], Settings(**{**asdict(TINY), "lr": 1e-3}), text, **quiet)
     other = text._replace(fingerprint={**text.fingerprint, "sha256": "1" * 64})
     with pytest.raises(ValueError, match=r"text must be those of the runs in q.json"):
-        experiment(path, [1], TINY, other, **quiet)
-    assert len(parse(json.loads(path.read_text())).runs) == 1
+        run_quality(path, [1], TINY, other, **quiet)
+    assert len(Quality.read(json.loads(path.read_text())).runs) == 1
 
 
 def test_only_seeds_that_all_have_are_compared(text, tmp_path):
     """Catches a pair whose members are of different seeds."""
-    path, quiet = tmp_path / "q.json", {"say": lambda line: None}
-    experiment(path, [4, 2], TINY, text, names=("MHA", "GQA"), **quiet)
-    found = experiment(path, [9], TINY, text, names=("MHA",), **quiet)
+    path, quiet = tmp_path / "q.json", {"progress": lambda line: None}
+    run_quality(path, [4, 2], TINY, text, names=("MHA", "GQA"), **quiet)
+    found = run_quality(path, [9], TINY, text, names=("MHA",), **quiet)
     assert found.seeds() == [2, 4]
     for name in ("MHA", "GQA"):
         assert [run.seed for run in found.select(name)] == [2, 4]
@@ -195,15 +194,15 @@ def test_what_does_not_fit_is_refused(text):
     with pytest.raises(ValueError, match=r"d_ff must leave each layer .*, got 1"):
         configurations(Settings(d_ff=1))
     with pytest.raises(ValueError, match=r"got 'conversion-gpu'"):
-        load("conversion-gpu")
-    found = quality.Quality({}, {}, TINY, {}, [])
+        Quality.load("conversion-gpu")
+    found = Quality({}, {}, TINY, runs=[], sizes={})
     with pytest.raises(ValueError, match=r"name must be one of \[\], got 'MHA'"):
         found.select("MHA")
 
 
 @pytest.fixture(scope="module")
 def stored():
-    return load()
+    return Quality.load()
 
 
 class TestStored:
@@ -218,7 +217,7 @@ class TestStored:
         """Catches results of models that the code no longer builds."""
         assert stored.settings == Settings()
         known = configurations(stored.settings)
-        assert stored.sizes == {name: sizes(some) for name, some in known.items()}
+        assert stored.sizes == {name: model_sizes(some) for name, some in known.items()}
 
     def test_models_have_learned(self, stored):
         steps = [0, 200, 400, 600, 800]

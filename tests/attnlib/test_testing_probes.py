@@ -353,7 +353,7 @@ def refuse(graph, inputs):
 
 
 def test_a_compiled_layer_is_checked_as_what_it_was_compiled_from():
-    """Catches a check that compiles anew for every shape, or that misses the layer's names."""
+    """Catches a check that compiles again for every shape, or that misses the layer's names."""
     expected = verdicts(mha())
     assert verdicts(torch.compile(mha(), backend=refuse)) == expected
     in_place = mha()

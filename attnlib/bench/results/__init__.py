@@ -1,6 +1,6 @@
 """Runs of the benchmark that are stored with the package, each with where it comes from.
 
-A run is a JSON file that ``python -m attnlib.bench --json FILE`` wrote. ``load`` gives it back
+A run is a JSON file that ``python -m attnlib.bench --json FILE`` wrote. ``load_run`` returns it
 as the rows that :mod:`attnlib.bench` measures.
 """
 
@@ -8,21 +8,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import datetime
-from importlib.resources import files
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from attnlib.bench import Rates, Row
+from attnlib.bench.stored import StoredResults, aligned, day_in, from_json, machine_in
 from attnlib.costs import Geometry
 
+RESULTS = StoredResults("attnlib.bench.results")
 
-class Run(NamedTuple):
+
+class BenchRun(NamedTuple):
     """One run of the benchmark.
 
     Attributes:
         provenance: where, with what and when: names to values, as the benchmark wrote them.
-        rates: of the machine, measured at the beginning of the run; floors go by these.
-        rates_afterwards: the same at its end, which says whether the machine kept its pace.
+        rates: of the machine, measured at the beginning of the run; floors follow from these.
+        rates_afterwards: the same at its end, which shows whether the machine kept its pace.
         geometries: of the layers measured, by variant.
         rows: the measurements.
     """
@@ -33,12 +34,15 @@ class Run(NamedTuple):
     geometries: Mapping[str, Geometry]
     rows: list[Row]
 
-    def select(self, phase: str, code: str = "attnlib") -> list[Row]:
+    def select(
+        self, phase: str, code: str = "attnlib", batch_size: int | None = None
+    ) -> list[Row]:
         """Return the rows of one phase and one code.
 
         Args:
             phase: "decode" or "prefill".
             code: "attnlib", "transformers" or "parts".
+            batch_size: of the rows; ``None`` means every one.
 
         Returns:
             The rows, in the order in which they were measured.
@@ -46,46 +50,46 @@ class Run(NamedTuple):
         Raises:
             ValueError: if there is no such row.
         """
-        rows = [row for row in self.rows if (row.phase, row.code) == (phase, code)]
+        rows = [
+            row
+            for row in self.rows
+            if (row.phase, row.code) == (phase, code) and batch_size in (None, row.batch_size)
+        ]
+        if not rows and batch_size is not None:
+            there = sorted({row.batch_size for row in self.rows})
+            raise ValueError(f"batch_size must be among {there}, got {batch_size}")
         if not rows:
-            there = sorted({(row.phase, row.code) for row in self.rows})
-            raise ValueError(f"phase and code must be among {there}, got {(phase, code)}")
+            pairs = sorted({(row.phase, row.code) for row in self.rows})
+            raise ValueError(f"phase and code must be among {pairs}, got {(phase, code)}")
         return rows
 
     def describe(self) -> str:
-        """Say in words where the numbers come from.
+        """Describe in words where the numbers come from.
 
         Returns:
-            A line for each fact, namely processor, number format, versions, day, and the rates
-            that were measured before and after.
+            One line per fact: processor, number format, versions, day, and the rates that were
+            measured before and after.
         """
-        facts, rates = self.provenance, (self.rates, self.rates_afterwards)
-        day = datetime.fromisoformat(str(facts["date"]).replace("Z", "+00:00"))
-        where = facts.get("gpu") or f"{facts['processor']}, threads: {facts['threads']}"
-        lines = {
-            "processor": where,
-            "numbers": facts["dtype"],
-            "versions": f"torch {facts['torch']}, transformers {facts['transformers']}",
-            "day": f"{day.day} {day:%B %Y}",
-            "read, GB/s": " and ".join(f"{rate.bytes_per_second / 1e9:.1f}" for rate in rates),
-            "multiply, GFLOP/s": " and ".join(
-                f"{rate.flops_per_second / 1e9:.0f}" for rate in rates
-            ),
+        origin, rates = self.provenance, (self.rates, self.rates_afterwards)
+        reads = [f"{rate.bytes_per_second / 1e9:.1f}" for rate in rates]
+        multiplies = [f"{rate.flops_per_second / 1e9:.0f}" for rate in rates]
+        facts = {
+            "processor": machine_in(origin),
+            "numbers": origin["dtype"],
+            "versions": f"torch {origin['torch']}, transformers {origin['transformers']}",
+            "day": day_in(origin),
+            "read, GB/s": " and ".join(reads),
+            "multiply, GFLOP/s": " and ".join(multiplies),
         }
-        return "\n".join(f"{name:18} {value}" for name, value in lines.items())
+        return aligned(facts)
 
 
 def names() -> list[str]:
-    """Name the runs that are stored.
-
-    Returns:
-        Names for :func:`load`, sorted.
-    """
-    stored = (entry.name for entry in files("attnlib.bench.results").iterdir())
-    return sorted(name.removesuffix(".json") for name in stored if name.endswith(".json"))
+    """Return the names of the runs that are stored, sorted."""
+    return RESULTS.names()
 
 
-def load(name: str) -> Run:
+def load_run(name: str) -> BenchRun:
     """Load a run that is stored with the package.
 
     Args:
@@ -97,13 +101,10 @@ def load(name: str) -> Run:
     Raises:
         ValueError: if there is no such run.
     """
-    if name not in names():
-        raise ValueError(f"name must be one of {', '.join(names())}, got {name!r}")
-    text = (files("attnlib.bench.results") / f"{name}.json").read_text(encoding="utf-8")
-    return parse(text)
+    return run_in(RESULTS.load(name))
 
 
-def parse(text: str) -> Run:
+def parse_run(text: str) -> BenchRun:
     """Read a run from what the benchmark wrote.
 
     Args:
@@ -112,11 +113,18 @@ def parse(text: str) -> Run:
     Returns:
         The run.
     """
-    report = json.loads(text)
-    rows = [
-        Row(**{key: value for key, value in row.items() if key != "ratio"})
-        for row in report["rows"]
-    ]
-    layers = {name: Geometry(**sizes) for name, sizes in report["geometries"].items()}
-    rates = (Rates(**report[name]) for name in ("rates", "rates_afterwards"))
-    return Run(report["provenance"], *rates, layers, rows)
+    return run_in(json.loads(text))
+
+
+def run_in(report: Mapping[str, Any]) -> BenchRun:
+    """Return the run in a report.
+
+    Args:
+        report: parsed JSON, as the benchmark wrote it.
+
+    Returns:
+        The run.
+    """
+    fields = {name: report[name] for name in BenchRun._fields}
+    rows = [{k: v for k, v in row.items() if k != "ratio"} for row in report["rows"]]
+    return from_json(BenchRun, {**fields, "rows": rows})

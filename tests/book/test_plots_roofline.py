@@ -2,9 +2,10 @@
 
 import pytest
 
-from attnlib.book.plots import VARIANTS, Roof, rooflines
-from attnlib.book.plots.look import PAPER
+from attnlib.book.plots import Roof, rooflines
+from attnlib.book.plots.style import PAPER
 from attnlib.costs import roofline_seconds
+from attnlib.variants import VARIANTS
 
 SLOW = Roof(10.0, 40.0, {"decode": {"MHA": 1.0, "MLA": 20.0}, "prefill": {"MHA": 50.0}})
 
@@ -35,7 +36,7 @@ def points(ax):
 def test_marks_stand_under_the_roof_filled_for_decode_and_open_for_prefill():
     [ax] = [axes for axes in rooflines({"slow": SLOW}).axes if axes.get_title(loc="left")]
     assert ax.get_title(loc="left") == "slow"
-    blue, purple = VARIANTS["MHA"], VARIANTS["MLA"]
+    blue, purple = VARIANTS["MHA"].color, VARIANTS["MLA"].color
     assert points(ax) == [
         (1.0, 25.0, blue, blue),
         (20.0, 100.0, purple, purple),

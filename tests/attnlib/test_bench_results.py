@@ -8,7 +8,7 @@ from importlib.resources import files
 import pytest
 
 from attnlib.bench import results
-from attnlib.bench.results import Run
+from attnlib.bench.results import BenchRun
 from attnlib.costs import decode_cost, prefill_cost, roofline_seconds
 
 CODES = {"decode": {"attnlib", "transformers"}, "prefill": {"attnlib", "transformers", "parts"}}
@@ -17,18 +17,18 @@ EVERY_RUN = pytest.mark.parametrize("name", results.names())
 
 def test_there_is_a_run_of_a_cpu():
     assert "cpu-float32" in results.names()
-    assert results.load("cpu-float32").provenance["device"] == "cpu"
+    assert results.load_run("cpu-float32").provenance["device"] == "cpu"
 
 
 def test_an_unknown_run_is_refused_with_the_names_that_there_are():
     with pytest.raises(ValueError, match=r"name must be one of .*cpu-float32.*, got 'gpu'"):
-        results.load("gpu")
+        results.load_run("gpu")
 
 
 @EVERY_RUN
 def test_floors_are_those_of_its_rates_and_sizes(name):
     """Catches floors of another run, of other layers, or of formulas that have changed."""
-    run = results.load(name)
+    run = results.load_run(name)
     for row in run.rows:
         count = decode_cost if row.phase == "decode" else prefill_cost
         layer, dtype = run.geometries[row.variant], run.rates.dtype
@@ -46,7 +46,7 @@ def test_floors_are_those_of_its_rates_and_sizes(name):
 @EVERY_RUN
 def test_the_machine_kept_its_pace(name):
     """Catches a run during which the machine's rates changed: its floors would mean nothing."""
-    run = results.load(name)
+    run = results.load_run(name)
     for rate in ("bytes_per_second", "flops_per_second"):
         before, after = getattr(run.rates, rate), getattr(run.rates_afterwards, rate)
         assert before == pytest.approx(after, rel=0.1), rate
@@ -55,7 +55,7 @@ def test_the_machine_kept_its_pace(name):
 @EVERY_RUN
 def test_times_are_in_order_and_ratios_are_theirs(name):
     text = (files("attnlib.bench.results") / f"{name}.json").read_text(encoding="utf-8")
-    for row, stored in zip(results.parse(text).rows, json.loads(text)["rows"], strict=True):
+    for row, stored in zip(results.parse_run(text).rows, json.loads(text)["rows"], strict=True):
         assert 0 < row.low <= row.seconds <= row.high, row
         assert stored["ratio"] == pytest.approx(row.seconds / row.floor_seconds), row
         assert row.code in CODES[row.phase], row
@@ -64,7 +64,7 @@ def test_times_are_in_order_and_ratios_are_theirs(name):
 
 @EVERY_RUN
 def test_every_variant_is_measured_at_every_length(name):
-    run = results.load(name)
+    run = results.load_run(name)
     for phase in CODES:
         rows = run.select(phase)
         lengths = {row.tokens for row in rows}
@@ -75,7 +75,7 @@ def test_every_variant_is_measured_at_every_length(name):
 @EVERY_RUN
 def test_provenance_says_where_and_with_what_but_not_whose(name):
     """Catches a missing fact, and a host's name or a path in a file that is published."""
-    run = results.load(name)
+    run = results.load_run(name)
     for fact in ("date", "processor", "threads", "dtype", "torch", "transformers", "python"):
         assert run.provenance[fact], fact
     text = json.dumps(run.provenance)
@@ -86,7 +86,7 @@ def test_provenance_says_where_and_with_what_but_not_whose(name):
 
 @EVERY_RUN
 def test_description_names_day_and_rates(name):
-    run = results.load(name)
+    run = results.load_run(name)
     day = datetime.fromisoformat(run.provenance["date"].replace("Z", "+00:00"))
     lines = dict(re.split(r"\s{2,}", line, maxsplit=1) for line in run.describe().splitlines())
     assert lines["day"] == f"{day.day} {day:%B %Y}"
@@ -98,7 +98,7 @@ def test_description_names_day_and_rates(name):
 
 
 def test_description_of_a_gpu_names_the_card_not_the_cpu():
-    run = results.load("cpu-float32")
+    run = results.load_run("cpu-float32")
     other = run._replace(provenance={**run.provenance, "gpu": "a card"})
     assert "a card" in other.describe()
     assert str(run.provenance["processor"]) not in other.describe()
@@ -107,11 +107,11 @@ def test_description_of_a_gpu_names_the_card_not_the_cpu():
 @pytest.mark.parametrize(("phase", "code"), [("training", "attnlib"), ("decode", "parts")])
 def test_select_refuses_what_was_not_measured(phase, code):
     with pytest.raises(ValueError, match=re.escape(f"got {(phase, code)}")):
-        results.load("cpu-float32").select(phase, code)
+        results.load_run("cpu-float32").select(phase, code)
 
 
 def test_select_keeps_phase_and_code_apart():
-    run = results.load("cpu-float32")
+    run = results.load_run("cpu-float32")
     parts = [run.select(phase, code) for phase, codes in CODES.items() for code in codes]
     assert all(rows for rows in parts)
     assert sum(map(len, parts)) == len(run.rows)
@@ -120,8 +120,8 @@ def test_select_keeps_phase_and_code_apart():
 def test_what_the_benchmark_writes_is_what_is_loaded():
     """Catches a field that the benchmark writes and the loader drops, or the reverse."""
     text = (files("attnlib.bench.results") / "cpu-float32.json").read_text(encoding="utf-8")
-    run, report = results.parse(text), json.loads(text)
-    assert isinstance(run, Run)
+    run, report = results.parse_run(text), json.loads(text)
+    assert isinstance(run, BenchRun)
     assert run.rates._asdict() == report["rates"]
     assert run.rates_afterwards._asdict() == report["rates_afterwards"]
     assert run.provenance == report["provenance"]

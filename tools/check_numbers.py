@@ -1,7 +1,7 @@
 """Hold the numbers of the prose: each is computed, printed by a cell, or has its source.
 
-    python tools/ledger.py             every page of the book: what is not held
-    python tools/ledger.py intro.md    these pages only
+    python -m tools numbers             every page of the book
+    python -m tools numbers intro.md    these pages only
 
 A number counts if it has a decimal point, a thousands comma, three digits or more, a percent
 sign or a unit. Years, references such as "Table 3", code spans, formulas without decimals and
@@ -20,11 +20,9 @@ Readers do not see the comments: the book, JupyterLab, Colab and GitHub all drop
 
 from __future__ import annotations
 
-import argparse
 import html
 import math
 import re
-import sys
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -32,9 +30,7 @@ from typing import NamedTuple
 
 import nbformat
 
-import solutions
-
-ROOT = Path(__file__).resolve().parent.parent
+from tools import ROOT, arguments, solutions
 
 COMMENT = re.compile(r"<!--(.*?)-->", re.DOTALL)
 EXPRESSION = re.compile(r"\s*(?P<number>\d[\d,]*(?:\.\d+)?)?\s*=\s*(?P<code>.+?)\s*", re.DOTALL)
@@ -350,18 +346,12 @@ def pages() -> list[Path]:
     return [*(ROOT / name for name in prose), *sorted((ROOT / "chapters").glob("*.ipynb"))]
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str]) -> int:
     """Run the tool; return its exit status."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = arguments.parser(__doc__)
     parser.add_argument("paths", nargs="*", type=Path, help="pages (default: all)")
     options = parser.parse_args(argv)
     paths = options.paths or pages()
     found = [complaint for path in paths for complaint in complaints(load(path))]
     print(*found, f"numbers not held: {len(found)}", sep="\n")
     return 1 if found else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

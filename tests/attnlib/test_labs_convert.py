@@ -8,7 +8,7 @@ import torch
 from helpers import D_MODEL, H_KV, B, D, G, H, T, close, gqa, hidden, mha, mla, mqa, randomise
 
 from attnlib import Rope
-from attnlib.labs.conversions import UNUSED_ROPE_DIM, gqa_to_mla, mha_to_gqa, mha_to_mla
+from attnlib.labs.convert import UNUSED_ROPE_DIM, gqa_to_mla, mha_to_gqa, mha_to_mla
 
 WIDTH = 2 * H * D  # of all keys and values of a token
 FULL = min(WIDTH, D_MODEL)

@@ -1,14 +1,19 @@
-"""The book's look: style, colours, and how a figure is begun and finished."""
+"""The style of all figures: colours, boxes and arrows, and the decorator that applies it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
 from importlib.resources import files
+from typing import ParamSpec
 
 import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, Rectangle
+
+P = ParamSpec("P")
 
 STYLE = str(files("attnlib.book.plots") / "book.mplstyle")
 
@@ -17,15 +22,12 @@ BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 ORANGE, SKY, GREY, INK = "#E69F00", "#56B4E9", "#5b6067", "#22262a"
 PAPER, RULE = "#fcfcfa", "#d9dbdd"  # the card, as in the style file, and faint lines on it
 
-# One colour a role and one a variant, the same on every page.
+# One colour per role, the same on every page. Colours of variants are the registry's.
 ROLES = {"q": BLUE, "k": VERMILION, "v": GREEN, "out": INK, "latent": PURPLE}
-VARIANTS = {"MHA": BLUE, "GQA": GREEN, "MQA": VERMILION, "MLA": PURPLE}
-MARKERS = {"MHA": "o", "GQA": "s", "MQA": "^", "MLA": "D"}
-LINES = {"MHA": "-", "GQA": "--", "MQA": ":", "MLA": "-."}
 
 
-def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
-    """Draw a figure in the book's style, and hand it over closed, so that it shows once.
+def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
+    """Make a function draw its figure in the book's style and close it, so that it shows once.
 
     Args:
         draw: a function that returns a figure.
@@ -35,7 +37,7 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
     """
 
     @wraps(draw)
-    def drawn(*args, **kwargs) -> Figure:
+    def drawn(*args: P.args, **kwargs: P.kwargs) -> Figure:
         with plt.style.context(STYLE):
             figure = draw(*args, **kwargs)
         plt.close(figure)
@@ -54,26 +56,34 @@ def tint(color: str, strength: float) -> tuple[float, float, float]:
     Returns:
         Red, green and blue, each in 0 to 1.
     """
-    from matplotlib.colors import to_rgb
-
     red, green, blue = (1 - strength * (1 - part) for part in to_rgb(color))
     return red, green, blue
 
 
 def box(
-    ax, x, y, width, height, color, label="", *, strength=0.25, size=10, **style
+    ax: Axes,
+    x: float,
+    y: float,
+    width: float,
+    height: float,
+    color: str,
+    label: str = "",
+    *,
+    strength: float = 0.25,
+    size: float = 10,
+    **style: object,
 ) -> Rectangle:
     """Draw a labelled box with its lower left corner at (x, y).
 
     Args:
         ax: the axes.
-        x: left edge, in data units, as all lengths here.
+        x: left edge, in data units like all lengths here.
         y: lower edge.
         width: of the box.
         height: of the box.
         color: of edge and fill.
         label: text in the middle.
-        strength: how strong the fill is, 0 to 1.
+        strength: of the fill, 0 (white) to 1 (the colour).
         size: of the text, in points.
         style: further options of :class:`matplotlib.patches.Rectangle`.
 
@@ -93,7 +103,16 @@ def box(
     return patch
 
 
-def arrow(ax, start, end, color=GREY, *, width=1.4, bend=0.0, **style) -> FancyArrowPatch:
+def arrow(
+    ax: Axes,
+    start: tuple[float, float],
+    end: tuple[float, float],
+    color: str = GREY,
+    *,
+    width: float = 1.4,
+    bend: float = 0.0,
+    **style: object,
+) -> FancyArrowPatch:
     """Draw an arrow from one point to another.
 
     Args:
@@ -115,7 +134,7 @@ def arrow(ax, start, end, color=GREY, *, width=1.4, bend=0.0, **style) -> FancyA
     return ax.add_patch(patch)
 
 
-def blank(ax, width: float, height: float) -> None:
+def blank(ax: Axes, width: float, height: float) -> None:
     """Turn axes into an empty sheet from (0, 0) to (width, height), equal scale.
 
     Args:

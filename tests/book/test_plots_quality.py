@@ -2,8 +2,8 @@
 
 import pytest
 
-from attnlib.book.plots.labs import loss_beside_costs, loss_over_training, paired_differences
-from attnlib.labs.quality import CONFIGURATIONS, OWN_CACHE, Quality, Run, Settings
+from attnlib.book.plots import loss_beside_costs, loss_over_training, paired_differences
+from attnlib.labs.quality import CONFIGURATIONS, OWN_CACHE, Quality, QualityRun, Settings
 from attnlib.labs.stats import estimate, paired_difference
 
 STEPS = (0, 200, 400)
@@ -13,12 +13,12 @@ STEPS = (0, 200, 400)
 def found():
     """Losses that differ between all configurations, seeds and steps."""
     runs = [
-        Run(name, seed, [(step, 5 - step / 100 + i / 10 + (7 * seed + 3 * i) % 5 / 40)
+        QualityRun(name, seed, [(step, 5 - step / 100 + i / 10 + (7 * seed + 3 * i) % 5 / 40)
                          for step in STEPS], 0.1 + i / 50, 1000)
         for seed in (1, 2, 3) for i, name in enumerate(CONFIGURATIONS)
     ]  # fmt: skip
     sizes = {name: {"cache_bytes": 512 if "Q" in name else 64} for name in CONFIGURATIONS}
-    return Quality({}, {}, Settings(), sizes, runs)
+    return Quality({}, {}, Settings(), runs, sizes)
 
 
 def line_of(ax, name):

@@ -1,4 +1,4 @@
-"""Pictures of the conversion lab: the moves, how pooled models heal, errors against rank."""
+"""Pictures of the conversion lab: the conversions, recovery by training, errors by rank."""
 
 from __future__ import annotations
 
@@ -9,16 +9,14 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from attnlib.book.plots.look import (
+from attnlib.book.plots.style import (
     BLUE,
     GREEN,
     GREY,
     INK,
-    MARKERS,
     ORANGE,
     ROLES,
     SKY,
-    VARIANTS,
     VERMILION,
     arrow,
     blank,
@@ -29,26 +27,26 @@ from attnlib.book.plots.look import (
 if TYPE_CHECKING:
     from attnlib.labs.stats import Estimate
 
-#: One look for each way to begin, of colour, line and mark.
-WAYS = {
+#: Colour, line and marker of each way to begin.
+STARTS = {
     "mean": (GREEN, "-", "s"),
     "first": (BLUE, "--", "o"),
     "random": (VERMILION, ":", "^"),
     "fresh": (ORANGE, "-.", "v"),
-    "latent": (VARIANTS["MLA"], "-", MARKERS["MLA"]),
+    "latent": (ROLES["latent"], "-", "D"),
 }
-#: One look for each guide of a latent, of colour, line and mark.
-GUIDES = {"weights": (SKY, "--", "o"), "text": (VARIANTS["MLA"], "-", MARKERS["MLA"])}
+#: Colour, line and marker of each guide of a latent.
+GUIDES = {"weights": (SKY, "--", "o"), "text": (ROLES["latent"], "-", "D")}
 
 
 @styled
 def moves(n_heads: int, n_kv_heads: int, rank: int) -> Figure:
-    """What a token leaves in the cache, and what becomes of it in the three conversions.
+    """Draw what a token leaves in the cache before and after each of the three conversions.
 
     Args:
-        n_heads: key/value heads before, H.
-        n_kv_heads: key/value heads after pooling.
-        rank: width of the latent after compression, in heads' widths.
+        n_heads: KV heads before, H.
+        n_kv_heads: KV heads after pooling, H_kv.
+        rank: width of the latent after compression, in widths of a head.
 
     Returns:
         The figure.
@@ -64,12 +62,13 @@ def moves(n_heads: int, n_kv_heads: int, rank: int) -> Figure:
     arrow(ax, (H * 0.8 + 0.4, 5.2), (9.4, 5.2), INK)
     ax.text(8.1, 5.4, "pool", ha="center", fontsize=11)
     ax.text(8.1, 4.6, "loses", ha="center", fontsize=10, color=GREY)
-    words = ((1.5, "keep the strongest directions", "loses what is cut off"),
-             (10.9, "write as a latent", "exact"))  # fmt: skip
-    for x, what, price in words:
+    for x, conversion, loss in (
+        (1.5, "keep the strongest directions", "loses what is cut off"),
+        (10.9, "write as a latent", "exact"),
+    ):
         arrow(ax, (x, 4.1), (x, 1.75), INK)
-        ax.text(x + 0.25, 3.15, what, fontsize=11)
-        ax.text(x + 0.25, 2.5, price, fontsize=10, color=GREY)
+        ax.text(x + 0.25, 3.15, conversion, fontsize=11)
+        ax.text(x + 0.25, 2.5, loss, fontsize=10, color=GREY)
     box(ax, 0.2, 0.8, 0.8 * rank - 0.1, 0.8, ROLES["latent"], "c")
     ax.text(0.2, 0.05, f"latent, as wide as {rank} heads", fontsize=11)
     for i in range(2 * H_kv):
@@ -87,8 +86,8 @@ def cells(ax: Axes, x: float, y: float, count: int, role: str, letter: str) -> N
         x: left edge.
         y: lower edge.
         count: of heads.
-        role: whose colour they have.
-        letter: what stands in them, with a number.
+        role: their role, which gives their colour.
+        letter: their label, to which a number is added.
     """
     for i in range(count):
         box(ax, x + 0.8 * i, y, 0.7, 0.8, ROLES[role], f"{letter}$_{{{i}}}$", size=9)
@@ -100,16 +99,16 @@ def healing(
     percents: Sequence[int],
     unconverted: Sequence[Estimate],
 ) -> Figure:
-    """Loss of converted models over the share of training that they got on top.
+    """Draw losses of converted models over the share of training that was added.
 
     Marks are means over seeds, strokes their 95 % intervals. The grey line is the model that
-    was not converted and trained on as long.
+    was not converted and was trained for as many further steps.
 
     Args:
-        panels: title of a panel to its curves: a key of :data:`WAYS` to one estimate for each
-            of the percents, or for the last ones of them, in nats a byte.
-        percents: of the original steps, the first one 0.
-        unconverted: one estimate for each of the percents.
+        panels: title of a panel to its curves: a key of :data:`STARTS` to one estimate per
+            percentage, or to estimates for the last of them, in nats per byte.
+        percents: steps added, in percent of the original ones; the first is 0.
+        unconverted: one estimate per percentage.
 
     Returns:
         The figure.
@@ -118,13 +117,10 @@ def healing(
     fig, axes = plt.subplots(1, len(panels), figsize=(width, 3.7), sharey=True, squeeze=False)
     places = range(len(percents))
     for ax, (title, curves) in zip(axes[0], panels.items(), strict=True):
-        ax.plot(places, [some.mean for some in unconverted], color=GREY, label="not converted")
-        for shift, (way, some) in enumerate(curves.items()):
-            color, line, mark = WAYS[way]
-            beside = [place + 0.06 * (shift - 1) for place in places][-len(some) :]
-            ax.errorbar(beside, [e.mean for e in some], yerr=[e.half for e in some],
-                        color=color, linestyle=line, marker=mark, capsize=3, linewidth=1.6,
-                        label=way)  # fmt: skip
+        ax.plot(places, [e.mean for e in unconverted], color=GREY, label="not converted")
+        for i, (start, estimates) in enumerate(curves.items()):
+            shifted = [place + 0.06 * (i - 1) for place in places][-len(estimates) :]
+            draw_curve(ax, shifted, estimates, STARTS[start], start, linewidth=1.6)
         ax.set_title(title)
         ax.set_xticks(places, [f"{percent}" for percent in percents])
         ax.set_xlim(-0.3, len(percents) - 0.7)
@@ -140,12 +136,12 @@ def errors_by_rank(
     ranks: Sequence[int],
     panels: Mapping[str, Mapping[str, Sequence[Estimate]]],
 ) -> Figure:
-    """Relative errors against the width of the latent, on a logarithmic scale.
+    """Draw relative errors against the width of the latent.
 
     Args:
-        ranks: widths of the latent, rising.
-        panels: title of a panel to its curves: a key of :data:`GUIDES` to one estimate for
-            each rank; 0 = unchanged, 1 = as far off as zeros.
+        ranks: widths of the latent, ascending.
+        panels: title of a panel to its curves: a key of :data:`GUIDES` to one estimate per
+            rank; 0 = unchanged, 1 = as far off as zeros.
 
     Returns:
         The figure.
@@ -153,11 +149,8 @@ def errors_by_rank(
     width = 2.3 * len(panels) + 0.4
     fig, axes = plt.subplots(1, len(panels), figsize=(width, 3.5), sharey=True, squeeze=False)
     for ax, (title, curves) in zip(axes[0], panels.items(), strict=True):
-        for guide, some in curves.items():
-            color, line, mark = GUIDES[guide]
-            ax.errorbar(ranks, [e.mean for e in some], yerr=[e.half for e in some],
-                        color=color, linestyle=line, marker=mark, capsize=3,
-                        label=f"by {guide}")  # fmt: skip
+        for guide, estimates in curves.items():
+            draw_curve(ax, ranks, estimates, GUIDES[guide], f"by {guide}")
         ax.set_title(title)
         ax.set_xticks(ranks[::2])
         ax.grid(True)
@@ -173,11 +166,11 @@ def loss_by_cache(
     panels: Mapping[str, Mapping[str, Mapping[int, Estimate]]],
     unconverted: Mapping[str, Estimate],
 ) -> Figure:
-    """Loss of converted models against the numbers that a token leaves in the cache.
+    """Draw losses of converted models against the numbers that a token leaves in the cache.
 
     Args:
-        panels: title of a panel to its curves: a key of :data:`WAYS` to numbers of cache a
-            token and layer, each with an estimate in nats a byte.
+        panels: title of a panel to its curves: a key of :data:`STARTS` to its points: numbers
+            cached per token and layer to an estimate in nats per byte.
         unconverted: the same titles to the loss of the model that was not converted.
 
     Returns:
@@ -187,12 +180,9 @@ def loss_by_cache(
     fig, axes = plt.subplots(1, len(panels), figsize=(width, 3.7), squeeze=False)
     for ax, (title, curves) in zip(axes[0], panels.items(), strict=True):
         ax.axhline(unconverted[title].mean, color=GREY, label="not converted")
-        for way, points in curves.items():
-            color, line, mark = WAYS[way]
-            some = list(points.values())
-            ax.errorbar(list(points), [e.mean for e in some], yerr=[e.half for e in some],
-                        color=color, linestyle=line, marker=mark, capsize=3, linewidth=1.6,
-                        label=way)  # fmt: skip
+        for start, points in curves.items():
+            estimates = list(points.values())
+            draw_curve(ax, list(points), estimates, STARTS[start], start, linewidth=1.6)
         ax.set_title(title)
         ax.set_xscale("log", base=2)
         ticks = sorted({size for points in curves.values() for size in points})
@@ -204,3 +194,29 @@ def loss_by_cache(
     fig.supxlabel("cache, numbers a token and layer", fontsize=11)
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
     return fig
+
+
+def draw_curve(
+    ax: Axes,
+    x: Sequence[float],
+    estimates: Sequence[Estimate],
+    style: tuple[str, str, str],
+    label: str,
+    *,
+    linewidth: float | None = None,
+) -> None:
+    """Draw means as a curve, with their 95 % intervals as strokes.
+
+    Args:
+        ax: the axes.
+        x: one place per estimate.
+        estimates: means with intervals.
+        style: colour, line and marker.
+        label: in the legend.
+        linewidth: in points; ``None`` means the style sheet's.
+    """
+    color, line, marker = style
+    ax.errorbar(
+        x, [e.mean for e in estimates], yerr=[e.half for e in estimates], color=color,
+        linestyle=line, marker=marker, capsize=3, linewidth=linewidth, label=label,
+    )  # fmt: skip
