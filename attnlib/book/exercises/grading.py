@@ -17,6 +17,7 @@ import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -95,11 +96,11 @@ class Mistake:
     """
 
     hint: str
-    answer: object
+    answer: Any
 
 
 def combined(
-    build: Callable[..., Callable[..., object]], *parts: Sequence[object], at_most: int = 2
+    build: Callable[..., Callable[..., object]], *parts: Sequence[Any], at_most: int = 2
 ) -> list[Mistake]:
     """All ways to make a few mistakes at once, the single ones first.
 
@@ -193,8 +194,8 @@ class LayerExercise:
 
     answer: Callable[..., object]
     build: Callable[[Callable[..., object]], nn.Module]
-    checks: Sequence[str | Callable[[nn.Module], Report]] | None = None
-    last_check: Callable[[nn.Module], Report] | None = None
+    checks: Sequence[str | Callable[[Any], Report]] | None = None
+    last_check: Callable[[Any], Report] | None = None
     mistakes: Sequence[Mistake] = ()
     outputs: Callable[[nn.Module], Iterable[object]] = whole_output
     if_it_stops: str = ""
