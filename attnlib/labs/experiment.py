@@ -8,21 +8,20 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import torch
 
+from attnlib.bench.arguments import OneLineParser, prepare_file
 from attnlib.bench.stored import (
     StoredResults,
     aligned,
     day_in,
     from_json,
     machine_in,
-    prepare_file,
     save_json,
     to_json,
 )
@@ -168,7 +167,7 @@ def run_missing(
     return found
 
 
-def command_line(name: str, description: str, settings: Any) -> argparse.ArgumentParser:
+def command_line(name: str, description: str, settings: Any) -> OneLineParser:
     """Make the parser of a laboratory's command line: one option has one name in all.
 
     Args:
@@ -180,7 +179,7 @@ def command_line(name: str, description: str, settings: Any) -> argparse.Argumen
         The parser, to which options of one laboratory alone can be added.
     """
     program = f"python -m attnlib.labs.{name}"
-    parser = argparse.ArgumentParser(prog=program, description=description)
+    parser = OneLineParser(prog=program, description=description)
     add = parser.add_argument
     add("--json", type=Path, metavar="FILE", required=True,
         help="where to write the results, and continue them")  # fmt: skip
@@ -243,22 +242,6 @@ def check_device(device: str) -> str:
     except (RuntimeError, AssertionError, NotImplementedError):  # not compiled in, or none here
         raise ValueError(f"device must be one that torch finds here, got {device}") from None
     return device
-
-
-@contextmanager
-def refusing(parser: argparse.ArgumentParser) -> Iterator[None]:
-    """End the program with one line and status 2 if something in a block does not fit.
-
-    Args:
-        parser: whose program ends.
-
-    Yields:
-        Nothing.
-    """
-    try:
-        yield
-    except ValueError as error:
-        parser.exit(2, f"{parser.prog}: error: {error}\n")
 
 
 def print_now(line: str) -> None:
