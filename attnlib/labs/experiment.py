@@ -120,11 +120,17 @@ def resume(path: Path, new: F) -> F:
         ``new``, with runs and provenance of the file.
 
     Raises:
-        ValueError: if the file has runs of other settings or of another text.
+        ValueError: if the file is of another experiment, or its runs are of other settings or
+            of another text.
     """
     if not path.exists():
         return new
-    earlier = type(new).read(json.loads(path.read_text(encoding="utf-8")))
+    try:
+        earlier = type(new).read(json.loads(path.read_text(encoding="utf-8")))
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"json must be a file that this experiment wrote, got {path.name}: {error}"
+        ) from None
     for what in ("settings", "text"):
         if getattr(earlier, what) != getattr(new, what):
             raise ValueError(
@@ -155,7 +161,8 @@ def run_missing(
         Everything that is in the file then.
 
     Raises:
-        ValueError: if the file has runs of other settings or of another text.
+        ValueError: if the file is of another experiment, or its runs are of other settings or
+            of another text.
     """
     found = resume(path, new)
     done = {earlier.trial for earlier in found.runs}
