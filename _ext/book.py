@@ -6,8 +6,6 @@ import html
 import itertools
 import os
 import re
-import sys
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from docutils import nodes
@@ -15,11 +13,9 @@ from docutils.nodes import document
 from sphinx.application import Sphinx
 from sphinx.config import Config
 
-sys.path.append(str(Path(__file__).resolve().parent.parent / "tools"))
-
-import address
 import icons
 import policy
+from tools import address
 
 # myst-nb gives each folded cell this name, which hides the words a reader sees on it.
 FOLD_LABEL = '<summary aria-label="Toggle hidden content">'
@@ -49,9 +45,11 @@ LOST = """\
 <ul>
 <li><a href="{path}intro.html">The front page</a> lists all chapters.</li>
 <li><a href="{path}search.html">The search</a> looks through all pages.</li>
-<li><a href="{path}appendix/glossary.html">The glossary</a> leads from a word to its section.</li>
+<li><a href="{path}appendix/glossary.html">The glossary</a> explains each term.</li>
 </ul>
 """
+
+FOLDERS = (".", "chapters", "appendix")  # where pages are
 
 LONGEST_DESCRIPTION = 160  # characters that a list of search results shows
 FORMULA = "\N{OBJECT REPLACEMENT CHARACTER}"
@@ -141,7 +139,7 @@ def revise(app: Sphinx, error: Exception | None):
     if error is not None or app.builder.format != "html":
         return
     shape = icons.shapes(icons.find_script().read_text(encoding="utf-8"))
-    for path in [*app.outdir.glob("*.html"), *app.outdir.glob("chapters/*.html")]:
+    for path in [p for folder in FOLDERS for p in app.outdir.glob(f"{folder}/*.html")]:
         page = path.read_text(encoding="utf-8")
         revised = icons.drawn(FONT_PRELOAD.sub("", page), shape)
         searches = path.name == "search.html"  # that is all it does, so it does it at once

@@ -19,7 +19,8 @@
       for (const { name, value } of waiting.attributes) {
         if (name !== "type" && name !== "data-waits") script.setAttribute(name, value);
       }
-      script.onload = script.onerror = done;
+      script.addEventListener("load", done);
+      script.addEventListener("error", done);
       waiting.replaceWith(script);
     });
 

@@ -7,11 +7,7 @@ from threading import Thread
 
 import pytest
 
-import browser
-import build_site
-import serve
-
-SITE = build_site.BUILD / "html"
+from tools import SITE, browser, serve
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ published, so a fork points to itself. ``make publish`` asks in turn:
 It sets ``BOOK_REPOSITORY``, and only where that is set do pages get an address. A book that is
 built without being published has none, and no button that would lead nowhere.
 
-    python tools/address.py   say what is known
+    python -m tools address   say what is known
 """
 
 from __future__ import annotations
@@ -18,11 +18,9 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import sys
-from pathlib import Path
 from typing import NamedTuple
 
-ROOT = Path(__file__).resolve().parent.parent
+from tools import ROOT
 
 HOST = "https://github.com"
 COLAB = "https://colab.research.google.com"
@@ -56,8 +54,8 @@ class Address(NamedTuple):
 
     @property
     def package(self) -> str:
-        """What pip installs to get attnlib as it was at this commit."""
-        return f"attnlib @ git+{self.repository}@{self.commit}"
+        """What pip installs to get attnlib at this commit, with what the pages need."""
+        return f"attnlib[book] @ git+{self.repository}@{self.commit}"
 
     def colab(self, chapter: str) -> str:
         """Return the address at which Colab opens a chapter, given without suffix."""
@@ -113,7 +111,7 @@ def find() -> Address | None:
     return Address(*found, commit, site.rstrip("/") + "/")
 
 
-def main() -> int:
+def main(argv: list[str]) -> int:
     """Say what is known; return the exit status."""
     os.environ["BOOK_REPOSITORY"] = repository()
     address = find()
@@ -123,7 +121,3 @@ def main() -> int:
     for name, value in (*address._asdict().items(), ("repository", address.repository)):
         print(f"{name:10} {value}")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

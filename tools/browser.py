@@ -1,17 +1,18 @@
 """Find a Chromium for the tests, or install Debian's where that needs nobody's consent.
 
-python tools/browser.py            print the path; install if missing, root and Debian
-python tools/browser.py --no-install
+python -m tools browser               print the path; install if missing, root and Debian
+python -m tools browser --no-install
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+from tools import arguments
 
 NAMES = (
     "chromium",
@@ -109,11 +110,9 @@ def executable(*, may_install: bool = False) -> str:
     return path
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str]) -> int:
     """Run the tool; return its exit status."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = arguments.parser(__doc__)
     parser.add_argument("--no-install", action="store_true", help="only look")
     options = parser.parse_args(argv)
     try:
@@ -122,7 +121,3 @@ def main(argv: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -35,7 +35,7 @@ async (pages) => {
     let questions = 0;
     let exercise = "";
     const note = (what) => make("p", { className: "printed-question", textContent: `${what} at the end of the chapter.` });
-    for (const element of [...section.querySelectorAll("h3, details:is(.option, .solution, .recall)")]) {
+    for (const element of section.querySelectorAll("h3, details:is(.option, .solution, .recall)")) {
       if (element.localName === "h3") {
         exercise = element.textContent.split(":")[0];
         continue;

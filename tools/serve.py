@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-SITE = Path(__file__).resolve().parent.parent / "_build" / "html"
+from tools import SITE, arguments
 
 
 class QuietHandler(SimpleHTTPRequestHandler):
@@ -34,11 +33,11 @@ def server(directory: Path, ports=(0,)) -> ThreadingHTTPServer:
     return ThreadingHTTPServer(("127.0.0.1", last), handler)
 
 
-def main() -> int:
+def main(argv: list[str]) -> int:
     """Run the tool; return its exit status."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = arguments.parser(__doc__)
     parser.add_argument("--port", type=int, help="this port and no other")
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     if not (SITE / "index.html").exists():
         print("There is no built book yet: `make site` builds it.", file=sys.stderr)
         return 1
@@ -54,7 +53,3 @@ def main() -> int:
         print(f"port {options.port}: {error.strerror}; leave --port out", file=sys.stderr)
         return 1
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,4 +1,4 @@
-"""The library's own source as the book shows it: whole in a listing, or only what changed."""
+"""The library's source as the book shows it: whole listings, or the lines that changed."""
 
 from __future__ import annotations
 
@@ -7,30 +7,61 @@ import difflib
 import inspect
 import re
 import textwrap
+from collections.abc import Sequence
 
 _OPENING = re.compile(r"""[rRuUbB]*(?P<quotes>\"{3}|'{3}|"|')""")
 
 
-def listing_source(target: object) -> str:
-    """The source of a function or class, with each docstring cut to its summary line.
+def listing_source(target: object, *, listed: Sequence[str] = ()) -> str:
+    """Return the source of a function or class, each docstring cut to its summary line.
 
-    Remarks to the formatter go too: they say nothing to a reader.
+    Comments for the formatter are cut, too. Methods that were listed before are not shown
+    again: the class takes them over by name, so a reader's change to them counts.
 
     Args:
-        target: a function or class that was defined in a file.
+        target: a function or class defined in a file.
+        listed: names of methods of the class that were listed before.
 
     Returns:
-        Its source, without the indentation it may have there.
+        Its source, without the indentation that it has in the file.
     """
     source = cut_docstrings(textwrap.dedent(inspect.getsource(target)))
-    return re.sub(r"  # fmt: skip$", "", source, flags=re.MULTILINE)
+    source = re.sub(r"  # fmt: skip$", "", source, flags=re.MULTILINE)
+    if not listed:
+        return source
+    names = ", ".join(listed)
+    taken = f"    # The methods listed above.\n    {names} = (\n        {names}\n    )"
+    if len(f"    {names} = {names}") <= 96:
+        taken = f"    # The methods listed above.\n    {names} = {names}"
+    return f"{without_methods(source, listed)}\n\n{taken}"
+
+
+def without_methods(source: str, names: Sequence[str]) -> str:
+    """Return the source of a class without some of its methods.
+
+    Args:
+        source: of one class, not indented.
+        names: of the methods to leave out.
+
+    Returns:
+        The shorter source.
+    """
+    lines = source.splitlines()
+    (definition,) = ast.parse(source).body
+    assert isinstance(definition, ast.ClassDef)
+    for node in reversed(definition.body):
+        if isinstance(node, ast.FunctionDef) and node.name in names:
+            first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
+            del lines[first - 1 : node.end_lineno]
+    text = re.sub(r"\n\n\n+", "\n\n", "\n".join(lines))
+    return text.rstrip()
 
 
 def changed_lines(old: object, new: object, *, context: int = 1) -> str:
-    """What turns one listing into another: lines that go (-), that come (+), and neighbours.
+    """Return the lines that turn one listing into another: removed (-), added (+), context.
 
     Args:
-        old: a function or class that was defined in a file.
+        old: a function or class defined in a file.
         new: another one.
         context: unchanged lines to show around each change.
 
@@ -38,16 +69,19 @@ def changed_lines(old: object, new: object, *, context: int = 1) -> str:
         The lines of a unified diff, with ``...`` where unchanged lines are left out.
     """
     before, after = listing_source(old).splitlines(), listing_source(new).splitlines()
-    diff = list(difflib.unified_diff(before, after, n=context, lineterm=""))[2:]  # no names
+    diff = list(difflib.unified_diff(before, after, n=context, lineterm=""))
+    diff = diff[2:]  # without the names of the files
     lines = ["..." if line.startswith("@@") else line.rstrip() for line in diff]
-    return "\n".join(lines[1:] if before[:1] != after[:1] else lines)  # nothing above line 1
+    return "\n".join(
+        lines[1:] if before[:1] != after[:1] else lines
+    )  # nothing is left out above line 1
 
 
 def cut_docstrings(source: str) -> str:
-    """The source with each docstring cut to its summary line; all else stays.
+    """Return source with each docstring cut to its summary line, and all else unchanged.
 
     Args:
-        source: Python code, not indented.
+        source: Python code without indentation.
 
     Returns:
         The shorter code.

@@ -12,9 +12,8 @@ from nbclient import NotebookClient
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-import editions
-from folded import DETAILS, details
-from notebooks import CHAPTERS
+from tools import CHAPTERS, editions
+from tools.details import DETAILS, details
 
 PATHS = sorted(CHAPTERS.glob("*.ipynb"))
 GRADED = "not solved yet"
@@ -176,7 +175,7 @@ def test_a_published_books_students_get_its_package(monkeypatch):
     edition = editions.student(sample(), "00-sample", keep_outputs=False)
     first = next(cell for cell in edition.cells if cell.cell_type == "code")
     assert "%pip install" in first.source
-    assert "attnlib @ git+https://github.com/somebody/book@" in first.source
+    assert "attnlib[book] @ git+https://github.com/somebody/book@" in first.source
 
 
 def test_outputs_may_be_kept_but_for_grades():

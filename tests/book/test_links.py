@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
-import links
+from tools import links
 
 LINKS = links.collect()
 

@@ -5,22 +5,22 @@ from __future__ import annotations
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-import ledger
 from attnlib import MODELS, kv_cache_bytes
+from tools import check_numbers
 
 V3 = 'kv_cache_bytes(MODELS["DeepSeek-V3 / R1"].geometry, 1)'
 PAPER = "[Vaswani et al.](https://arxiv.org/abs/1706.03762)"
 
 
-@pytest.mark.parametrize("path", ledger.pages(), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", check_numbers.pages(), ids=lambda path: path.stem)
 def test_every_number_of_the_book_is_held(path):
     """Catches a number that nothing holds, and one that the library no longer gives."""
-    complaints = ledger.complaints(ledger.load(path))
+    complaints = check_numbers.complaints(check_numbers.load(path))
     assert not complaints, "\n".join(complaints)
 
 
 def test_the_pages_are_the_books():
-    names = {path.name for path in ledger.pages()}
+    names = {path.name for path in check_numbers.pages()}
     assert {"intro.md", "kv-cache.ipynb"} <= names
 
 
@@ -33,7 +33,7 @@ def printing(text: str, *, source: str = "run()", **metadata):
 def complaints(*cells) -> list[str]:
     """Return what is wrong with a page of these cells, prose given as text."""
     made = [new_markdown_cell(cell) if isinstance(cell, str) else cell for cell in cells]
-    return ledger.complaints(ledger.of_notebook("page", new_notebook(cells=made)))
+    return check_numbers.complaints(check_numbers.of_notebook("page", new_notebook(cells=made)))
 
 
 SOUND = {
@@ -51,7 +51,8 @@ SOUND = {
     "a source below": f"| heads | BLEU |\n|---|---|\n| 8 | 25.8 |\n\nFrom {PAPER}.",
     "a source in the head": f"| {PAPER} |\n|---|\n| 25.8 |",
     "a source above a list": f"As {PAPER} has it:\n\n- 25.8 BLEU\n- 65 million",
-    "years and references": "In 2017 (Table 3, section 3.21, figures 4.1 and 4.2, chapter 4)",
+    "years": "In 2017 and in 2024.",
+    "references": "(Table 3, section 3.21, figures 4.1 and 4.2, chapter 4 of the book by Ng)",
     "names": "Llama-3.1 405B, Qwen2.5-72B, GQA-8, H100, bfloat16 and gpt-oss-120b",
     "small counts": "Take 8 heads of width 64, and 2 of them share.",
     "code": "Write `x * 3.75` or\n\n```\n1,234\n```\n",
@@ -90,7 +91,7 @@ WRONG = {
     "at the start of a line": ("It is\n<!-- given -->2.5.", "ends the paragraph"),
     "not what a cell prints": ('It is 2.5<!-- = printed("2.5") -->.', "no cell of page has"),
     "a source elsewhere": (f"{PAPER} has more.\n\nIt takes 25.8 of it.", "25.8 has no"),
-    "a link within the book": ("Chapter [4](04.ipynb): 25.8 of it.", "25.8 has no"),
+    "a link within the book": ("The chapter [on it](04.ipynb): 25.8 of it.", "25.8 has no"),
     "a row without its source": (
         f"| {PAPER} | 24.9 |\n|---|---|\n| {PAPER} | 25.8 |\n\n| x |\n|---|\n| 25.4 |",
         "25.4 has no",
@@ -142,7 +143,7 @@ def test_an_expression_may_use_what_a_cell_prints():
 def test_a_complaint_names_the_page_and_the_words(capsys, tmp_path):
     page = tmp_path / "page.md"
     page.write_text("# A page\n\nHere stand 1,234 words.\n", encoding="utf-8")
-    assert ledger.main([str(page)]) == 1
+    assert check_numbers.main([str(page)]) == 1
     shown = capsys.readouterr().out
     assert 'page.md, "Here stand 1,234 words."' in shown
     assert "numbers not held: 1" in shown
@@ -150,4 +151,6 @@ def test_a_complaint_names_the_page_and_the_words(capsys, tmp_path):
 
 def test_the_expression_of_these_tests_is_the_librarys():
     geometry = MODELS["DeepSeek-V3 / R1"].geometry
-    assert ledger.namespace()["kv_cache_bytes"](geometry, 1) == kv_cache_bytes(geometry, 1)
+    assert check_numbers.namespace()["kv_cache_bytes"](geometry, 1) == kv_cache_bytes(
+        geometry, 1
+    )

@@ -21,13 +21,13 @@ import traitlets
 from nbval.plugin import IPyNbCell, get_sanitize_patterns
 
 import attnlib
-import notebooks
 from attnlib.book.widgets import AttentionHeatmap, Widget
 from attnlib.book.widgets import base as shared
 from attnlib.book.widgets.base import unpack
+from tools import canonical
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGE = Path(attnlib.__file__).parent
+WIDGETS = Path(attnlib.book.widgets.__file__).parent
 LIVE = "application/vnd.jupyter.widget-view+json"
 CLASSES = [kind for kind in vars(attnlib.book.widgets).values() if isinstance(kind, type)]
 CLASSES = [kind for kind in CLASSES if issubclass(kind, Widget) and kind is not Widget]
@@ -93,8 +93,8 @@ def test_colab_gets_the_live_carrier_alone(monkeypatch):
 
 def test_live_module_and_script_of_the_page_are_one_code():
     for kind in CLASSES:
-        code = (PACKAGE / "widgets" / "base.js").read_text(encoding="utf-8") + "\n"
-        code += (PACKAGE / "widgets" / f"{kind.file}.js").read_text(encoding="utf-8")
+        code = (WIDGETS / "base.js").read_text(encoding="utf-8") + "\n"
+        code += (WIDGETS / f"{kind.file}.js").read_text(encoding="utf-8")
         assert kind._esm.startswith(code)
         assert code in shared.script(kind.file)
 
@@ -258,7 +258,7 @@ def test_names_of_traits_are_not_those_that_the_page_uses_itself(kind):
 def test_package_holds_every_script_and_style():
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     patterns = json.loads(re.search(r'package-data\]\n"\*" = (\[.*\])', project)[1])
-    found = [path for path in (PACKAGE / "widgets").iterdir() if path.suffix in {".js", ".css"}]
+    found = [path for path in (WIDGETS).iterdir() if path.suffix in {".js", ".css"}]
     assert found
     for path in found:
         assert any(fnmatch(path.name, pattern) for pattern in patterns), path.name
@@ -268,7 +268,7 @@ def test_package_holds_every_script_and_style():
 
 
 def test_every_widget_is_exported():
-    modules = {path.stem for path in (PACKAGE / "widgets").glob("*.py")} - {"__init__", "base"}
+    modules = {path.stem for path in (WIDGETS).glob("*.py")} - {"__init__", "base"}
     assert {kind.__module__.rpartition(".")[2] for kind in CLASSES} == modules
     assert {kind.__name__ for kind in CLASSES} | {"Widget"} == set(attnlib.book.widgets.__all__)
 
@@ -293,6 +293,20 @@ def test_style_reaches_nothing_but_widgets(kind):
             continue
         for part in re.split(r",(?![^(]*\))", selector):
             assert part.strip().startswith(".attnlib"), selector
+
+
+def test_linter_knows_what_base_js_defines_and_widgets_use_all_of_it():
+    """Catches a function that oxlint takes for undefined, and one that no widget uses."""
+    config = (ROOT / ".oxlintrc.json").read_text(encoding="utf-8")
+    config = json.loads(re.sub(r"(^|\s)//.*", "", config))
+    base = (WIDGETS / "base.js").read_text(encoding="utf-8")
+    defined = set(re.findall(r"^(?:const|class|function) (\w+)", base, re.M))
+    known = set(config["overrides"][0]["globals"])
+    others = [path for path in WIDGETS.glob("*.js") if path.name != "base.js"]
+    code = "\n".join(path.read_text(encoding="utf-8") for path in others)
+    assert known == {name for name in defined if re.search(rf"\b{name}\(", code)}
+    for name in defined - known:  # used by base.js itself, or by the script of a page
+        assert len(re.findall(rf"\b{name}\b", base)) > 1 or f"{name}(" in shared.script("dial")
 
 
 # What is stored in chapters
@@ -326,10 +340,10 @@ def test_normal_form_replaces_yesterdays_code():
     output = nbformat.v4.new_output("display_data", {"text/html": old, LIVE: {"model_id": "1"}})
     cell = nbformat.v4.new_code_cell("widget", outputs=[output], execution_count=1)
     text = nbformat.writes(nbformat.v4.new_notebook(cells=[cell]))
-    new = notebooks.normal_text(text, "00-test")
+    new = canonical.canonical_text(text, "00-test")
     data = nbformat.reads(new, as_version=4).cells[0].outputs[0].data
     assert dict(data) == {"text/html": widget.html()}
-    assert notebooks.normal_text(new, "00-test") == new
+    assert canonical.canonical_text(new, "00-test") == new
 
 
 def sanitised(text: str) -> str:

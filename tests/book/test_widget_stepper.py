@@ -11,7 +11,6 @@ from attnlib.book.widgets import MlaStepper
 from attnlib.book.widgets.base import unpack
 from attnlib.book.widgets.stepper import DISTANCES, decode_cost
 from attnlib.costs import Geometry, kv_cache_bytes
-from attnlib.variants.mla import attend_absorbed, attend_expanded
 
 SMALL = {
     "n_heads": 6, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 10,
@@ -29,22 +28,24 @@ def costs(sizes: dict, tokens: int, **options) -> list[dict]:
     return [decode_cost(form, widget.data["sizes"], tokens) for form in widget.data["forms"]]
 
 
-def counted(attend, sizes: dict, tokens: int) -> int:
-    """What torch counts while one query attends to that many rows of a cache."""
-    H, n, rho, v, r = sizes.values()
+def counted(form: str, sizes: dict, tokens: int) -> int:
+    """Return torch's count while one query attends to that many rows of a cache."""
+    H, n, rho, _, r = sizes.values()
+    layer = MultiHeadLatentAttention(48, **sizes).requires_grad_(False)
+    attend = {"expanded": layer.attend_expanded, "absorbed": layer.attend_absorbed}[form]
     q_nope, q_rope = torch.zeros(1, H, 1, n), torch.zeros(1, H, 1, rho)
-    entries, weight = torch.zeros(1, tokens, r + rho), torch.zeros(H * (n + v), r)
+    entries, positions = torch.zeros(1, tokens, r + rho), torch.arange(tokens)
     with FlopCounterMode(display=False) as counter:
-        attend(q_nope, q_rope, entries, weight, return_weights=True)
+        attend(q_nope, q_rope, entries, positions[-1:], positions, return_weights=True)
     return counter.get_total_flops()
 
 
 @pytest.mark.parametrize("sizes", [SMALL, V3], ids=["small", "V3"])
 def test_flops_of_a_latent_cache_are_what_torch_counts_in_attnlibs_forms(sizes):
     _, expanded, absorbed = costs(sizes, S)
-    assert expanded["flops"] == counted(attend_expanded, sizes, S)
+    assert expanded["flops"] == counted("expanded", sizes, S)
     wasted = 2 * sizes["n_heads"] * S * sizes["qk_rope_head_dim"]  # mixed rotary keys, cut off
-    assert absorbed["flops"] == counted(attend_absorbed, sizes, S) - wasted
+    assert absorbed["flops"] == counted("absorbed", sizes, S) - wasted
 
 
 def test_flops_with_keys_cached_are_the_expanded_ones_but_for_the_old_tokens_expansion():

@@ -15,10 +15,8 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from playwright.sync_api import Browser, Page
 
-import build_site
-import serve
+from tools import SITE, build_site, serve
 
-SITE = build_site.BUILD / "html"
 FRONT = SITE / "index.html"  # sends the reader on to the front page
 PAGES = sorted(
     path.relative_to(SITE).as_posix()

@@ -9,7 +9,7 @@ from pathlib import Path
 import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-import run_tests
+from tools import ROOT, steps
 
 MISSPELT = "".join(("rec", "ieve"))  # in parts, so that this file has none
 PICTURE = "/".join([MISSPELT] * 12)  # as long as base64, which may hold any letters
@@ -17,8 +17,8 @@ PICTURE = "/".join([MISSPELT] * 12)  # as long as base64, which may hold any let
 
 def spelling(folder: Path) -> str:
     """Return what the step says of a folder; empty if it finds nothing."""
-    shutil.copy(run_tests.ROOT / "pyproject.toml", folder)
-    (command,) = [c for c in run_tests.LINT if "codespell_lib" in c]
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    (command,) = [c for c in steps.LINT if "codespell_lib" in c]
     run = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     return run.stdout + run.stderr
 

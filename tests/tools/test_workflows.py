@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-import run_tests
+from tools import ROOT, steps
+from tools.__main__ import COMMANDS
 
-WORKFLOWS = run_tests.ROOT / ".github" / "workflows"
+WORKFLOWS = ROOT / ".github" / "workflows"
 FILES = sorted(WORKFLOWS.glob("*.yml"))
 PIN = re.compile(r"[\w.-]+/[\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+")
 
@@ -24,7 +25,7 @@ OFFLINE = dict.fromkeys(("HTTPS_PROXY", "HTTP_PROXY", "https_proxy"), "http://12
 def linted(folder: Path) -> str:
     """Return what the linters of workflows say of a folder's .github; empty if all is well."""
     said = ""
-    for command in run_tests.LINT:
+    for command in steps.LINT:
         if ".github" in " ".join(command):
             run = subprocess.run(
                 command, cwd=folder, capture_output=True, text=True, env=os.environ | OFFLINE
@@ -39,8 +40,8 @@ def jobs(path: Path) -> dict:
 
 
 def test_workflows_are_linted_without_a_network():
-    assert len([c for c in run_tests.LINT if ".github" in " ".join(c)]) == 3
-    assert linted(run_tests.ROOT) == ""
+    assert len([c for c in steps.LINT if ".github" in " ".join(c)]) == 3
+    assert linted(ROOT) == ""
 
 
 BROKEN = [
@@ -54,7 +55,7 @@ BROKEN = [
 
 @pytest.mark.parametrize(("right", "wrong", "complaint"), BROKEN, ids=[b[2] for b in BROKEN])
 def test_a_broken_workflow_is_noticed(tmp_path, right, wrong, complaint):
-    shutil.copytree(run_tests.ROOT / ".github", tmp_path / ".github")
+    shutil.copytree(ROOT / ".github", tmp_path / ".github")
     path = tmp_path / ".github" / "workflows" / "ci.yml"
     text = path.read_text(encoding="utf-8")
     assert right in text
@@ -95,9 +96,9 @@ def test_no_workflow_knows_an_owner():
 
 def test_targets_and_tools_that_workflows_call_exist():
     """Catches a step that fails only once it runs on GitHub."""
-    makefile = (run_tests.ROOT / "Makefile").read_text(encoding="utf-8")
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"^([\w-]+):", makefile, re.MULTILINE))
     text = "\n".join(path.read_text(encoding="utf-8") for path in FILES)
     assert set(re.findall(r"run: make ([\w-]+)", text)) <= targets
-    for tool in re.findall(r"python (tools/\w+\.py)", text):
-        assert (run_tests.ROOT / tool).exists()
+    for command in re.findall(r"python -m tools ([\w-]+)", text):
+        assert command in COMMANDS

@@ -1,11 +1,20 @@
-"""Pictures of the book: one look, drawn from the numbers that a chapter computed.
+"""The book's pictures, in one style, drawn from numbers that a chapter computed.
 
-Importing this package loads matplotlib; ``import attnlib`` does not.
+Importing this package loads matplotlib, of the extra ``attnlib[book]``; ``import attnlib`` does
+not.
 """
+
+from attnlib.book import missing_extra
+
+try:
+    import matplotlib  # noqa: F401  # fail here with a message that helps
+except ModuleNotFoundError as error:
+    raise missing_extra(error) from error
 
 from attnlib.book.plots.basics import mask_tables, soft_lookup, training_and_inference
 from attnlib.book.plots.caches import cache_growth, decode_reads, growing_cache
 from attnlib.book.plots.choices import two_prices
+from attnlib.book.plots.conversion import errors_by_rank, healing, loss_by_cache, moves
 from attnlib.book.plots.heads import (
     by_head,
     reach_tables,
@@ -15,21 +24,14 @@ from attnlib.book.plots.heads import (
 )
 from attnlib.book.plots.heatmaps import draw_weights, heatmap, heatmaps
 from attnlib.book.plots.latent import latent_forms
-from attnlib.book.plots.look import (
-    LINES,
-    MARKERS,
-    ROLES,
-    STYLE,
-    VARIANTS,
-    arrow,
-    blank,
-    box,
-    styled,
-    tint,
-)
 from attnlib.book.plots.measured import step_times
 from attnlib.book.plots.museum import bugs_and_checks
 from attnlib.book.plots.overview import variants
+from attnlib.book.plots.quality import (
+    loss_beside_costs,
+    loss_over_training,
+    paired_differences,
+)
 from attnlib.book.plots.roofline import Roof, rooflines
 from attnlib.book.plots.rotation import (
     kept_speed,
@@ -39,13 +41,19 @@ from attnlib.book.plots.rotation import (
 )
 from attnlib.book.plots.scaling import score_spread, softmax_gradients, temperatures
 from attnlib.book.plots.sharing import cache_over_kv_heads, folded_queries, recovery
+from attnlib.book.plots.style import (
+    ROLES,
+    STYLE,
+    arrow,
+    blank,
+    box,
+    styled,
+    tint,
+)
 
 __all__ = [
-    "LINES",
-    "MARKERS",
     "ROLES",
     "STYLE",
-    "VARIANTS",
     "Roof",
     "arrow",
     "blank",
@@ -56,13 +64,20 @@ __all__ = [
     "cache_over_kv_heads",
     "decode_reads",
     "draw_weights",
+    "errors_by_rank",
     "folded_queries",
     "growing_cache",
+    "healing",
     "heatmap",
     "heatmaps",
     "kept_speed",
     "latent_forms",
+    "loss_beside_costs",
+    "loss_by_cache",
+    "loss_over_training",
     "mask_tables",
+    "moves",
+    "paired_differences",
     "pairings",
     "reach_tables",
     "recovery",

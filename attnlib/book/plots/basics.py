@@ -1,4 +1,4 @@
-"""Pictures of the first idea: soft look-up, masks, and training against inference."""
+"""Pictures of the first idea: soft look-up, masks, training against inference."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from attnlib.book.plots.heatmaps import draw_weights
-from attnlib.book.plots.look import GREY, PAPER, ROLES, arrow, blank, box, styled
+from attnlib.book.plots.style import GREY, PAPER, ROLES, arrow, blank, box, styled
 
 
 @styled
 def soft_lookup(query: str, tokens: Sequence[str], scores, weights) -> Figure:
-    """One query asks every key; the answers become weights, which mix the values.
+    """Draw one query's scores with all keys, and the weights that mix the values.
 
     Args:
-        query: the asking token.
-        tokens: the tokens that answer, S names.
+        query: token of the query.
+        tokens: tokens of the keys, S names.
         scores: shape ``(S,)``, the query's score with each key.
         weights: shape ``(S,)``, softmax of the scores.
 
@@ -58,7 +58,7 @@ def soft_lookup(query: str, tokens: Sequence[str], scores, weights) -> Figure:
 
 @styled
 def mask_tables(masks, titles: Sequence[str]) -> Figure:
-    """Boolean masks side by side: filled = may attend.
+    """Draw boolean masks side by side: filled = may attend.
 
     Args:
         masks: N boolean masks ``(T, S)``.
@@ -85,7 +85,7 @@ def mask_tables(masks, titles: Sequence[str]) -> Figure:
 
 @styled
 def training_and_inference(weights, tokens: Sequence[str]) -> Figure:
-    """The same weights twice: all rows at once in training, one new row a step in inference.
+    """Draw weights twice: all rows at once in training, one row per step in inference.
 
     Args:
         weights: causal weights, shape ``(T, T)``.

@@ -1,4 +1,4 @@
-"""Pictures of the cache: how it grows, what a decode step reads, bytes against context."""
+"""Pictures of the cache: its growth, what a decode step reads, bytes against context."""
 
 from __future__ import annotations
 
@@ -8,23 +8,14 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from attnlib.book.plots.look import (
-    GREY,
-    INK,
-    LINES,
-    MARKERS,
-    ROLES,
-    VARIANTS,
-    blank,
-    box,
-    styled,
-)
+from attnlib.book.appearance import appearance_of
+from attnlib.book.plots.style import GREY, INK, ROLES, blank, box, styled
 
 GIB = 2**30
 
 
 def log_axes(ax: Axes) -> None:
-    """Make both axes logarithmic, in powers of two, with plain numbers on the y axis.
+    """Make both axes logarithmic in powers of two, with plain numbers on the y axis.
 
     Args:
         ax: the axes.
@@ -38,7 +29,7 @@ def log_axes(ax: Axes) -> None:
 
 @styled
 def growing_cache(prompt: Sequence[str], new: Sequence[str]) -> Figure:
-    """Each step of generation as a row: what is computed, what is read back, what is dropped.
+    """Draw each step of generation as a row: keys, values and queries, new or cached.
 
     Args:
         prompt: tokens that the first step (prefill) processes together.
@@ -74,12 +65,12 @@ def growing_cache(prompt: Sequence[str], new: Sequence[str]) -> Figure:
 def decode_reads(
     lengths: Sequence[int], weight_bytes: int, cache_bytes: Mapping[str, Sequence[int]]
 ) -> Figure:
-    """Bytes that one decode step reads, against the context: the weights, and the cache.
+    """Draw the bytes that one decode step reads against the context: weights and cache.
 
     Args:
         lengths: context lengths in tokens.
         weight_bytes: bytes of all weights.
-        cache_bytes: label of a curve to its bytes, one for each of ``lengths``.
+        cache_bytes: label of a curve to its bytes, one number per length.
 
     Returns:
         The figure.
@@ -99,23 +90,26 @@ def decode_reads(
 
 @styled
 def cache_growth(lengths: Sequence[int], variants: Mapping[str, Sequence[int]]) -> Figure:
-    """Cache bytes against context length, one line a variant, named at its end.
+    """Draw cache bytes against context length, one labelled line per variant.
 
     Args:
         lengths: context lengths in tokens.
-        variants: name of a variant, such as "MHA" or "GQA, 8 KV heads", to its bytes, one for
-            each of ``lengths``.
+        variants: label of a variant, its name alone or followed by a comma, such as
+            "GQA, 8 KV heads", to its bytes, one number per length.
 
     Returns:
         The figure.
+
+    Raises:
+        ValueError: if a label does not begin with the name of a registered variant.
     """
     fig, ax = plt.subplots(figsize=(6.0, 3.8))
-    for name, values in variants.items():
-        kind = name[:3]
+    for label, values in variants.items():
+        look = appearance_of(label)
         gib = [value / GIB for value in values]
-        ax.plot(lengths, gib, LINES[kind], marker=MARKERS[kind], color=VARIANTS[kind])
-        ax.annotate(f" {name}", (lengths[-1], gib[-1]), va="center", fontsize=10, xytext=(5, 0),
-                    textcoords="offset points", annotation_clip=False)  # fmt: skip
+        ax.plot(lengths, gib, look.line, marker=look.marker, color=look.color)
+        ax.annotate(f" {label}", (lengths[-1], gib[-1]), (5, 0), textcoords="offset points",
+                    va="center", fontsize=10, annotation_clip=False)  # fmt: skip
     log_axes(ax)
     ax.set(xlabel="context, tokens", ylabel="cache of one sequence, GiB")
     ax.set_xticks(lengths[::2], [f"{n:,}" for n in lengths[::2]])

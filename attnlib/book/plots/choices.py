@@ -1,4 +1,4 @@
-"""Pictures for choosing a variant: what each takes of memory and of arithmetic."""
+"""Pictures for choosing a variant: the memory and the arithmetic that each takes."""
 
 from __future__ import annotations
 
@@ -7,35 +7,39 @@ from collections.abc import Mapping
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
-from attnlib.book.plots.look import VARIANTS, styled, tint
+from attnlib.book.appearance import appearance_of
+from attnlib.book.plots.style import styled, tint
 
 
 @styled
 def two_prices(
     memory: Mapping[str, float], arithmetic: Mapping[str, float], units: tuple[str, str]
 ) -> Figure:
-    """Two prices of each variant side by side: what is kept, and what is computed.
+    """Draw two prices of each variant side by side: what is stored and what is computed.
 
     Args:
-        memory: variant to the height of its bar on the left.
+        memory: name of a variant to the length of its bar on the left.
         arithmetic: the same variants, on the right.
-        units: what the two axes are labelled with.
+        units: labels of the two axes.
 
     Returns:
         The figure.
+
+    Raises:
+        ValueError: if a name is not a registered variant's.
     """
     fig, axes = plt.subplots(1, 2, figsize=(6.4, 2.4), sharey=True)
     for ax, values, unit in zip(axes, (memory, arithmetic), units, strict=True):
         names = list(values)[::-1]  # the first on top
-        fills = [tint(VARIANTS[name], 0.45) for name in names]
-        edges = [VARIANTS[name] for name in names]
+        edges = [appearance_of(name).color for name in names]
+        fills = [tint(color, 0.45) for color in edges]
         bars = ax.barh(names, [values[name] for name in names], color=fills, edgecolor=edges)
-        ax.bar_label(bars, [shown(values[name]) for name in names], padding=4, fontsize=10)
+        ax.bar_label(bars, [rounded(values[name]) for name in names], padding=4, fontsize=10)
         ax.set(xlabel=unit, xlim=(0, 1.22 * max(values.values())))
         ax.tick_params(axis="y", length=0)
     return fig
 
 
-def shown(value: float) -> str:
-    """Return a number for a bar: no decimals from 20 on, one below."""
+def rounded(value: float) -> str:
+    """Return a number as the label of a bar: without decimals from 20 on, with one below."""
     return f"{value:,.0f}" if value >= 20 else f"{value:.1f}"

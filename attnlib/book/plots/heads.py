@@ -1,4 +1,4 @@
-"""Pictures of heads: split and merge, the view trap, and what trained heads do."""
+"""Pictures of heads: split and merge, the view trap, what trained heads do."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from attnlib.book.plots.basics import mask_tables
 from attnlib.book.plots.heatmaps import draw_weights
-from attnlib.book.plots.look import (
+from attnlib.book.plots.style import (
     BLUE,
     GREEN,
     GREY,
@@ -25,17 +25,17 @@ from attnlib.book.plots.look import (
     styled,
 )
 
-# One colour a token in the picture of the view trap; the token's number stands in each cell.
-TOKENS = (BLUE, VERMILION, GREEN, PURPLE)
+# One colour per token in the picture of the view trap; each cell shows its token's number.
+TOKEN_COLORS = (BLUE, VERMILION, GREEN, PURPLE)
 
 
 @styled
 def split_and_merge(d_model: int, n_heads: int, head_dim: int) -> Figure:
-    """One token's way through multi-head attention: project, split, attend, merge, W_O.
+    """Draw one token's way through multi-head attention: project, split, attend, merge, W_O.
 
     Args:
         d_model: width of the residual stream.
-        n_heads: number of heads, H; one column each.
+        n_heads: number of heads, H, one column per head.
         head_dim: width of one head, D.
 
     Returns:
@@ -81,12 +81,12 @@ def split_and_merge(d_model: int, n_heads: int, head_dim: int) -> Figure:
 
 @styled
 def where_numbers_land(flat, right, wrong) -> Figure:
-    """Which token's numbers each head gets, from a split done right and from a bare view.
+    """Draw which token's numbers each head gets, after view and transpose or a bare view.
 
     Args:
-        flat: the number of the token in each place of ``(T, H * D)``.
+        flat: the token's number at each place of ``(T, H * D)``.
         right: the same after view and transpose, ``(H, T, D)``.
-        wrong: the same after a view alone, ``(H, T, D)``.
+        wrong: the same after the view alone, ``(H, T, D)``.
 
     Returns:
         The figure.
@@ -97,10 +97,10 @@ def where_numbers_land(flat, right, wrong) -> Figure:
     blank(ax, 13.2, 2 * T + 1.7)
     center = T + 0.5
 
-    def grid(values, x, y):
+    def grid(values: np.ndarray, x: float, y: float) -> None:
         for row, line in enumerate(values):
             for column, token in enumerate(line):
-                box(ax, x + column, y - row - 1, 1, 1, TOKENS[token % 4], str(token),
+                box(ax, x + column, y - row - 1, 1, 1, TOKEN_COLORS[token % 4], str(token),
                     size=12, strength=0.3, edgecolor=PAPER)  # fmt: skip
 
     grid(flat, 0.2, center + T / 2)
@@ -123,7 +123,7 @@ def where_numbers_land(flat, right, wrong) -> Figure:
 
 @styled
 def reach_tables(tables, titles: Sequence[str]) -> Figure:
-    """Which outputs move when a token is changed, side by side: filled = it moves.
+    """Draw which outputs change when a token is changed: filled = changes.
 
     Args:
         tables: N boolean tables ``(T, T)``, row = output, column = changed token.
@@ -140,12 +140,12 @@ def reach_tables(tables, titles: Sequence[str]) -> Figure:
 
 @styled
 def by_head(panels, titles: Sequence[str], *, percent: Sequence[int] = ()) -> Figure:
-    """One number a head, as a small map with a row a layer and a column a head.
+    """Draw one number per head as small maps, one row per layer and one column per head.
 
     Args:
         panels: N arrays ``(n_layers, H)`` of numbers from 0 to 1.
         titles: one above each.
-        percent: which panels print percent instead of two decimals.
+        percent: indices of the panels that print percent instead of two decimals.
 
     Returns:
         The figure.
@@ -174,13 +174,13 @@ def by_head(panels, titles: Sequence[str], *, percent: Sequence[int] = ()) -> Fi
 
 @styled
 def two_heads(weights, names: Sequence[str], tokens: Sequence[str], back: int) -> Figure:
-    """The weights of a previous-token head and of an induction head, each with its goal framed.
+    """Draw a previous-token head and an induction head, their ideal targets framed.
 
     Args:
-        weights: two matrices ``(T, T)``: the previous-token head's, the induction head's.
+        weights: two matrices ``(T, T)``: of the previous-token head and of the induction head.
         names: one above each.
         tokens: T names.
-        back: how far back the induction head should look, in tokens.
+        back: distance from a query to the induction head's ideal key, in tokens.
 
     Returns:
         The figure.
@@ -190,7 +190,7 @@ def two_heads(weights, names: Sequence[str], tokens: Sequence[str], back: int) -
     for ax, matrix, name, distance in zip(axes, weights, names, (1, back), strict=True):
         causal = np.tril(np.ones((T, T), bool))
         draw_weights(ax, matrix, tokens, mask=causal, numbers=False)
-        first = distance if distance == 1 else distance + 1  # when the pattern has come back
+        first = distance if distance == 1 else distance + 1  # from where the pattern repeats
         for row in range(first, T):
             cell = plt.Rectangle((row - distance - 0.5, row - 0.5), 1, 1, fill=False)
             ax.add_patch(cell).set(edgecolor=VERMILION, linewidth=1.3)

@@ -1,4 +1,4 @@
-"""Heatmaps of attention weights: a row asks, a column answers."""
+"""Heatmaps of attention weights: rows are queries, columns are keys."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from attnlib.book.plots.look import GREY, INK, styled
+from attnlib.book.plots.style import GREY, INK, styled
 
 
 def draw_weights(
@@ -28,10 +28,10 @@ def draw_weights(
         ax: the axes to draw in.
         weights: shape ``(T, S)``, each row sums to 1.
         q_tokens: names of the rows, top to bottom.
-        k_tokens: names of the columns; ``None`` means as the rows.
+        k_tokens: names of the columns; ``None`` means those of the rows.
         mask: boolean ``(T, S)``, True = may attend; hidden cells are hatched.
-        numbers: whether each cell shows its weight; ``None`` means where they fit.
-        vmax: the weight that gets the darkest colour.
+        numbers: whether cells show their weights; ``None`` means if they fit.
+        vmax: the weight with the darkest colour.
     """
     weights = np.asarray(weights, dtype=float)
     T, S = weights.shape
@@ -69,16 +69,16 @@ def draw_weights(
 def heatmap(
     weights, q_tokens=None, k_tokens=None, *, mask=None, title="", numbers=None, vmax=1.0
 ) -> Figure:
-    """One matrix of weights as a figure: row = query asks, column = key answers.
+    """Draw one matrix of weights as a figure: row = query, column = key.
 
     Args:
         weights: shape ``(T, S)``, each row sums to 1.
         q_tokens: names of the rows.
-        k_tokens: names of the columns; ``None`` means as the rows.
+        k_tokens: names of the columns; ``None`` means those of the rows.
         mask: boolean ``(T, S)``, True = may attend; hidden cells are hatched.
         title: above the picture.
-        numbers: whether each cell shows its weight; ``None`` means where they fit.
-        vmax: the weight that gets the darkest colour.
+        numbers: whether cells show their weights; ``None`` means if they fit.
+        vmax: the weight with the darkest colour.
 
     Returns:
         The figure.
@@ -104,17 +104,17 @@ def heatmaps(
     numbers=None,
     vmax=1.0,
 ) -> Figure:
-    """Several matrices of weights side by side, for example one a head.
+    """Draw several matrices of weights side by side, for example one per head.
 
     Args:
         weights: shape ``(N, T, S)``, or a list of N matrices.
         titles: N texts, one above each matrix.
         q_tokens: names of the rows.
-        k_tokens: names of the columns; ``None`` means as the rows.
+        k_tokens: names of the columns; ``None`` means those of the rows.
         mask: boolean ``(T, S)`` for all, True = may attend; hidden cells are hatched.
-        columns: matrices in one row of the figure.
-        numbers: whether each cell shows its weight; ``None`` means where they fit.
-        vmax: the weight that gets the darkest colour.
+        columns: matrices per row of the figure.
+        numbers: whether cells show their weights; ``None`` means if they fit.
+        vmax: the weight with the darkest colour.
 
     Returns:
         The figure.

@@ -1,14 +1,16 @@
-"""Pictures of multi-head latent attention: where the query and the cached latent meet."""
+"""The picture of multi-head latent attention: expanded and absorbed, drawn to scale."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from attnlib.book.plots.look import GREY, INK, ROLES, arrow, blank, box, styled
+from attnlib.book.plots.style import GREY, INK, ROLES, arrow, blank, box, styled
 
-UNIT = 1 / 220  # drawing units for one number of width
+UNIT = 1 / 220  # drawing units per number of width
 
 
 @styled
@@ -19,13 +21,13 @@ def latent_forms(
     v_head_dim: int,
     kv_lora_rank: int,
 ) -> Figure:
-    """Expanded above, absorbed below: widths to scale, a stack for what exists once a head.
+    """Draw the expanded form above the absorbed one, with widths to scale.
 
     Args:
         n_heads: number of heads, H.
-        qk_nope_head_dim: width of a head's query and key without position.
+        qk_nope_head_dim: width of one head's query and key without position.
         qk_rope_head_dim: width of the rotary query and key.
-        v_head_dim: width of a head's value.
+        v_head_dim: width of one head's value.
         kv_lora_rank: width of the latent.
 
     Returns:
@@ -70,8 +72,15 @@ def latent_forms(
     return fig
 
 
-def strip(ax: Axes, x: float, y: float, height: float, parts, copies: int) -> None:
-    """Draw a matrix as adjoining parts; one that exists for every head as a stack.
+def strip(
+    ax: Axes,
+    x: float,
+    y: float,
+    height: float,
+    parts: Sequence[tuple[int, str]],
+    copies: int,
+) -> None:
+    """Draw a matrix as adjoining parts, and a matrix that every head has as a stack.
 
     Args:
         ax: the axes.
@@ -79,7 +88,7 @@ def strip(ax: Axes, x: float, y: float, height: float, parts, copies: int) -> No
         y: lower edge.
         height: of the strip.
         parts: ``(width in numbers, role)`` of each part, left to right.
-        copies: how often it exists; more than one is drawn as three sheets.
+        copies: how many there are; more than one are drawn as three sheets.
     """
     for shift in (0.24, 0.12, 0.0) if copies > 1 else (0.0,):
         left = x + shift
@@ -96,8 +105,8 @@ def caption(ax: Axes, x: float, y: float, name: str, size: str, *, below: bool =
         ax: the axes.
         x: left edge.
         y: the strip's upper (or lower) edge.
-        name: what it is.
-        size: how large it is.
+        name: of the matrix.
+        size: its size in words, ignored below.
         below: whether to write below the strip.
     """
     if below:

@@ -1,4 +1,4 @@
-"""Pictures of measurements beside what was predicted."""
+"""The picture of measured times and their predicted floors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from attnlib.book.plots.look import INK, MARKERS, VARIANTS, styled
+from attnlib.book.appearance import appearance_of
+from attnlib.book.plots.style import INK, styled
 
 if TYPE_CHECKING:
     from attnlib.bench import Row
@@ -18,20 +19,21 @@ if TYPE_CHECKING:
 
 @styled
 def step_times(rows: Sequence[Row]) -> Figure:
-    """Time of a step against its context: lines are predicted floors, marks are measured.
+    """Draw times of a step against its context: lines are predicted floors, marks measured.
 
-    A panel for each variant, all on the same axes. Filled marks are attnlib's, open ones
-    transformers'. Upright strokes span the quartiles.
+    One panel per variant, all with the same axes. Filled marks are attnlib's, open marks
+    transformers'. Vertical strokes span the quartiles.
 
     Args:
-        rows: of one phase, from :mod:`attnlib.bench`; of attnlib's, those that replay a CUDA
-            graph count where there are such.
+        rows: of one phase, from :mod:`attnlib.bench`. If any replays a CUDA graph, attnlib's
+            marks are those that do.
 
     Returns:
         The figure.
 
     Raises:
-        ValueError: if there are no rows, or rows of two phases.
+        ValueError: if there are no rows or rows of two phases, or if a row's variant is not
+            registered.
     """
     phases = sorted({row.phase for row in rows})
     if len(phases) != 1:
@@ -39,9 +41,10 @@ def step_times(rows: Sequence[Row]) -> Figure:
     variants = list(dict.fromkeys(row.variant for row in rows))
     columns = min(2, len(variants))
     lines = -(-len(variants) // columns)
-    size = (3.1 * columns + 0.3, 2.4 * lines + 0.6)
-    fig, axes = plt.subplots(lines, columns, figsize=size, sharex=True, sharey=True,
-                             squeeze=False)  # fmt: skip
+    fig, axes = plt.subplots(
+        lines, columns, figsize=(3.1 * columns + 0.3, 2.4 * lines + 0.6), sharex=True,
+        sharey=True, squeeze=False,
+    )  # fmt: skip
     for ax, variant in zip(axes.flat, variants, strict=False):
         draw_variant(ax, variant, rows)
     for ax in axes.flat[len(variants) :]:
@@ -63,32 +66,38 @@ def step_times(rows: Sequence[Row]) -> Figure:
 
 
 def draw_variant(ax: Axes, variant: str, rows: Sequence[Row]) -> None:
-    """Draw one variant's floor and what was measured of it.
+    """Draw one variant's predicted floor and its measured times.
 
     Args:
-        ax: where.
-        variant: its name.
-        rows: of all variants.
+        ax: the axes.
+        variant: name of the variant.
+        rows: of all variants, which fix the scales of the axes.
     """
     graphs = any(row.graph for row in rows)
-    mine = sorted((row for row in rows if row.variant == variant), key=lambda row: row.tokens)
-    floors = {row.tokens: 1000 * row.floor_seconds for row in mine}
-    every = sorted({row.tokens for row in rows})
+    own = sorted((row for row in rows if row.variant == variant), key=lambda row: row.tokens)
+    floors = {row.tokens: 1000 * row.floor_seconds for row in own}
+    contexts = sorted({row.tokens for row in rows})
     times = [1000 * time for row in rows for time in (row.floor_seconds, row.low, row.high)]
-    color = VARIANTS[variant]
+    look = appearance_of(variant)
     ax.set_xscale("log", base=2)
     ax.set_yscale("log", base=10 if max(times) > 100 * min(times) else 2)
-    ax.plot(list(floors), list(floors.values()), color=color)
-    for code, graph, fill in (("transformers", False, "none"), ("attnlib", graphs, color)):
-        some = [row for row in mine if (row.code, row.graph) == (code, graph)]
-        tokens, middle = [row.tokens for row in some], [1000 * row.seconds for row in some]
-        spread = [[1000 * (row.seconds - row.low) for row in some],
-                  [1000 * (row.high - row.seconds) for row in some]]  # fmt: skip
-        if some:
-            ax.errorbar(tokens, middle, yerr=spread, elinewidth=1, linestyle="none",
-                        color=color, marker=MARKERS[variant], markerfacecolor=fill)  # fmt: skip
-    ax.set_xticks(every, [f"{tokens:,}" for tokens in every], fontsize=9)
-    ax.set_xlim(every[0] / 1.5, every[-1] * 1.5)
+    ax.plot(list(floors), list(floors.values()), color=look.color)
+    for code, graph, fill in (
+        ("transformers", False, "none"),
+        ("attnlib", graphs, look.color),
+    ):
+        measured = [row for row in own if (row.code, row.graph) == (code, graph)]
+        if not measured:
+            continue
+        below = [1000 * (row.seconds - row.low) for row in measured]
+        above = [1000 * (row.high - row.seconds) for row in measured]
+        ax.errorbar(
+            [row.tokens for row in measured], [1000 * row.seconds for row in measured],
+            yerr=[below, above], elinewidth=1, linestyle="none", color=look.color,
+            marker=look.marker, markerfacecolor=fill,
+        )  # fmt: skip
+    ax.set_xticks(contexts, [f"{tokens:,}" for tokens in contexts], fontsize=9)
+    ax.set_xlim(contexts[0] / 1.5, contexts[-1] * 1.5)
     ax.set_ylim(min(times) / 1.5, max(times) * 1.5)
     ax.minorticks_off()
     ax.yaxis.set_major_formatter(lambda value, _: f"{value:,g}")

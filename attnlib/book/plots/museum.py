@@ -1,23 +1,24 @@
-"""The picture of the bug museum: which check notices which bug."""
+"""The picture of the bug museum: which check catches which bug."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
 import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from attnlib.book.plots.look import GREY, INK, VERMILION, styled, tint
+from attnlib.book.plots.style import GREY, INK, VERMILION, styled, tint
 
 
 @styled
 def bugs_and_checks(rooms: Mapping[str, Mapping[str, str]], checks: Iterable[str]) -> Figure:
-    """Draw all bugs against all checks: a cross where a check fails.
+    """Draw all bugs against all checks, with a cross where a check fails.
 
     Args:
-        rooms: for each room its bugs, by name, with one character a check: "X" = fails,
-            "." = holds, " " = not asked.
+        rooms: name of a room to its bugs: name of a bug to one character per check, "X" =
+            fails, "." = passes, " " = not run.
         checks: names of the checks, in the order of the characters.
 
     Returns:
@@ -44,19 +45,23 @@ def bugs_and_checks(rooms: Mapping[str, Mapping[str, str]], checks: Iterable[str
     return fig
 
 
-def draw_mark(ax, x: float, y: float, mark: str) -> None:
-    """Draw one verdict.
+def draw_mark(ax: Axes, x: float, y: float, mark: str) -> None:
+    """Draw the result of one check of one bug.
 
     Args:
         ax: the axes.
-        x: the check.
-        y: the bug.
+        x: column of the check.
+        y: row of the bug.
         mark: "X" = a cross on a filled square, "." = a dot, " " = nothing.
     """
     middle = {"ha": "center", "va": "center", "fontsize": 9}
     if mark == "X":
-        style = {"facecolor": tint(VERMILION, 0.35), "edgecolor": VERMILION, "linewidth": 0.8}
-        ax.add_patch(Rectangle((x - 0.43, y - 0.43), 0.86, 0.86, **style))
+        ax.add_patch(
+            Rectangle(
+                (x - 0.43, y - 0.43), 0.86, 0.86, facecolor=tint(VERMILION, 0.35),
+                edgecolor=VERMILION, linewidth=0.8,
+            )
+        )  # fmt: skip
         ax.annotate("\N{MULTIPLICATION SIGN}", (x, y), **middle, color=INK)
     elif mark == ".":
         ax.annotate("\N{MIDDLE DOT}", (x, y), **middle, color=GREY)

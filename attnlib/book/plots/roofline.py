@@ -1,4 +1,4 @@
-"""The roofline: how much of a processor's arithmetic some work can use, at best."""
+"""The roofline: the share of a processor's arithmetic that work can use at best."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ from typing import NamedTuple
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from attnlib.book.plots.look import GREY, INK, MARKERS, PAPER, VARIANTS, styled, tint
+from attnlib.book.appearance import appearance_of, appearances
+from attnlib.book.plots.style import BLUE, GREY, INK, PAPER, VERMILION, styled, tint
 
 
 class Roof(NamedTuple):
     """A machine, and the work to place under its roof.
 
     Attributes:
-        bytes_per_second: the memory's rate.
-        flops_per_second: the processor's rate.
-        work: label of a kind of work to its points: variant, such as "MHA", to its arithmetic
-            intensity in FLOPs for each byte. Marks of the first kind are filled, of the second
-            open.
+        bytes_per_second: rate of the memory.
+        flops_per_second: rate of the processor.
+        work: label of a kind of work to its points: name of a variant to its arithmetic
+            intensity in FLOPs per byte. Marks of the first kind are filled, of the second open.
     """
 
     bytes_per_second: float
@@ -29,14 +30,14 @@ class Roof(NamedTuple):
 
     @property
     def ridge(self) -> float:
-        """FLOPs for each byte from which on arithmetic takes longer than reading."""
+        """FLOPs per byte above which arithmetic takes longer than reading."""
         return self.flops_per_second / self.bytes_per_second
 
     def share(self, intensity: float) -> float:
-        """Return the part of the processor's rate that work of an intensity can use.
+        """Return the share of the processor's rate that work of an intensity can use.
 
         Args:
-            intensity: FLOPs for each byte, above 0.
+            intensity: FLOPs per byte, above 0.
 
         Returns:
             A number above 0 and at most 1.
@@ -46,10 +47,10 @@ class Roof(NamedTuple):
 
 @styled
 def rooflines(roofs: Mapping[str, Roof]) -> Figure:
-    """Share of the processor's rate against arithmetic intensity, a panel for each machine.
+    """Draw the share of the peak rate against arithmetic intensity, one panel per machine.
 
-    Left of the ridge a step waits for memory, and the roof slopes; right of it the step waits
-    for arithmetic, and the roof is flat. The slope is drawn on logarithmic axes.
+    Left of the ridge point a step waits for memory and the roof slopes; right of it the step
+    waits for arithmetic and the roof is flat. Both axes are logarithmic.
 
     Args:
         roofs: title of a panel to its machine and work.
@@ -59,16 +60,18 @@ def rooflines(roofs: Mapping[str, Roof]) -> Figure:
 
     Raises:
         ValueError: if there is no machine, a rate or an intensity is not above 0, there are
-            more than two kinds of work, or a point is not named for a variant.
+            more than two kinds of work, or a point is not named after a registered variant.
     """
     check_roofs(roofs)
-    work = [some for roof in roofs.values() for some in roof.work.items()]
+    work = [kind for roof in roofs.values() for kind in roof.work.items()]
     edges = [x for _, points in work for x in points.values()]
     edges += [roof.ridge for roof in roofs.values()]
     span = min(edges) / 2.5, max(edges) * 2.5
     low = 100 * min(roof.share(span[0]) for roof in roofs.values())
-    size = (6.2, 0.9 + 2.15 * len(roofs))
-    fig, axes = plt.subplots(len(roofs), figsize=size, sharex=True, sharey=True, squeeze=False)
+    fig, axes = plt.subplots(
+        len(roofs), figsize=(6.2, 0.9 + 2.15 * len(roofs)), sharex=True, sharey=True,
+        squeeze=False,
+    )  # fmt: skip
     for ax, (title, roof) in zip(axes[:, 0], roofs.items(), strict=True):
         draw_roof(ax, roof, span, low)
         ax.set_title(title, fontsize=11)
@@ -76,31 +79,44 @@ def rooflines(roofs: Mapping[str, Roof]) -> Figure:
     axes[-1, 0].set_xlabel("arithmetic intensity, FLOPs for each byte read")
     kinds = list(dict.fromkeys(kind for kind, _ in work))
     names = list(dict.fromkeys(name for _, points in work for name in points))
-    handles = [mark(MARKERS[name], VARIANTS[name], True, label=name) for name in names]
-    handles += [mark("o", INK, i == 0, label=kind) for i, kind in enumerate(kinds)]
-    options = {"ncols": len(handles), "handletextpad": 0.1, "columnspacing": 1.1}
-    fig.legend(handles=handles, loc="outside upper center", **options)
+    looks = [appearance_of(name) for name in names]
+    handles = [mark(look.marker, look.color, filled=True, label=look.name) for look in looks]
+    handles += [mark("o", INK, filled=i == 0, label=kind) for i, kind in enumerate(kinds)]
+    fig.legend(
+        handles=handles, loc="outside upper center", ncols=len(handles), handletextpad=0.1,
+        columnspacing=1.1,
+    )  # fmt: skip
     return fig
 
 
-def mark(marker: str, color: str, full: bool, **options) -> plt.Line2D:
-    """Make a mark without a line, filled or open.
+def mark(
+    marker: str,
+    color: str,
+    *,
+    filled: bool,
+    at: tuple[float, float] | None = None,
+    label: str = "",
+    zorder: float = 2,
+) -> Line2D:
+    """Return a marker without a line.
 
     Args:
-        marker: its shape.
-        color: of its edge, and of a filled one's inside.
-        full: whether it is filled.
-        options: of the line, such as its data or a label.
+        marker: its shape, in matplotlib's notation.
+        color: of its edge, and of its inside if it is filled.
+        filled: whether it is filled.
+        at: where it is, in data units; ``None`` for the legend.
+        label: in the legend.
+        zorder: the higher, the further in front.
 
     Returns:
-        The mark.
+        The marker.
     """
-    place = options.pop("xdata", []), options.pop("ydata", [])
-    style = {"markersize": 8, "markeredgewidth": 1.6, "linestyle": "none"}
-    inside = color if full else PAPER
-    return plt.Line2D(
-        *place, marker=marker, color=color, markerfacecolor=inside, **style, **options
-    )
+    x, y = at or (None, None)
+    return Line2D(
+        [] if x is None else [x], [] if y is None else [y], marker=marker, color=color,
+        markerfacecolor=color if filled else PAPER, markersize=8, markeredgewidth=1.6,
+        linestyle="none", label=label, zorder=zorder,
+    )  # fmt: skip
 
 
 def draw_roof(ax: Axes, roof: Roof, span: tuple[float, float], low: float) -> None:
@@ -110,11 +126,11 @@ def draw_roof(ax: Axes, roof: Roof, span: tuple[float, float], low: float) -> No
         ax: the axes.
         roof: the machine and its work.
         span: first and last intensity of the axis.
-        low: the smallest share to be seen, in percent.
+        low: the smallest share to show, in percent.
     """
     ridge = roof.ridge
-    ax.axvspan(span[0], ridge, color=tint(VARIANTS["MHA"], 0.08), lw=0)
-    ax.axvspan(ridge, span[1], color=tint(VARIANTS["MQA"], 0.08), lw=0)
+    ax.axvspan(span[0], ridge, color=tint(BLUE, 0.08), lw=0)
+    ax.axvspan(ridge, span[1], color=tint(VERMILION, 0.08), lw=0)
     ax.plot(
         [span[0], ridge, span[1]], [100 * roof.share(x) for x in (span[0], ridge, span[1])],
         color=INK, zorder=2,
@@ -126,8 +142,8 @@ def draw_roof(ax: Axes, roof: Roof, span: tuple[float, float], low: float) -> No
     ax.annotate("waits for arithmetic", (span[1] / 1.15, 130), ha="right", **note)
     for i, points in enumerate(roof.work.values()):
         for name, x in points.items():
-            place = {"xdata": [x], "ydata": [100 * roof.share(x)], "zorder": 3 + i}
-            ax.add_line(mark(MARKERS[name], VARIANTS[name], i == 0, **place))
+            look, at = appearance_of(name), (x, 100 * roof.share(x))
+            ax.add_line(mark(look.marker, look.color, filled=i == 0, at=at, zorder=3 + i))
     ax.set(xscale="log", yscale="log", xlim=span, ylim=(low * 0.55, 320))
     ax.xaxis.set_major_formatter(lambda value, _: f"{value:,g}")
     ax.yaxis.set_major_formatter(lambda value, _: f"{value:,g}")
@@ -136,13 +152,13 @@ def draw_roof(ax: Axes, roof: Roof, span: tuple[float, float], low: float) -> No
 
 
 def check_roofs(roofs: Mapping[str, Roof]) -> None:
-    """Check what is to be drawn.
+    """Check the input of :func:`rooflines`.
 
     Args:
         roofs: title of a panel to its machine and work.
 
     Raises:
-        ValueError: as :func:`rooflines` says.
+        ValueError: as :func:`rooflines` does.
     """
     if not roofs:
         raise ValueError("roofs must hold at least one machine, got none")
@@ -156,7 +172,7 @@ def check_roofs(roofs: Mapping[str, Roof]) -> None:
             raise ValueError(f"work of {title} must be of at most 2 kinds, got {kinds}")
         for kind, points in roof.work.items():
             for name, x in points.items():
-                if name not in VARIANTS:
+                if name not in appearances():
                     raise ValueError(f"{kind} of {title} must name variants, got {name!r}")
                 if not x > 0:
                     raise ValueError(f"intensity of {name}, {kind}, must be above 0, got {x}")

@@ -1,4 +1,4 @@
-"""Pictures of rotary positions: turned arrows, speeds, pairings, and scaling."""
+"""Pictures of rotary positions: rotated arrows, wavelengths, pairings, scaling rules."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Arc
 
-from attnlib.book.plots.look import (
+from attnlib.book.plots.style import (
     BLUE,
     GREEN,
     GREY,
@@ -29,7 +29,7 @@ from attnlib.book.plots.look import (
 
 @styled
 def turned_arrows(q, k, titles: Sequence[str], scores: Sequence[float]) -> Figure:
-    """A query and a key as arrows in the plane, turned by several pairs of positions.
+    """Draw a query and a key as arrows in the plane, rotated by several pairs of positions.
 
     Args:
         q: shape ``(N, 2)``, the query's arrow in each panel.
@@ -69,18 +69,19 @@ def turned_arrows(q, k, titles: Sequence[str], scores: Sequence[float]) -> Figur
 
 @styled
 def wavelengths(tokens_per_turn: Mapping[str, object], trained: int) -> Figure:
-    """How many tokens each pair needs for one full turn.
+    """Draw how many tokens each pair of dimensions needs for one full turn.
 
     Args:
-        tokens_per_turn: for each label, shape ``(pairs,)``: tokens per turn of each pair.
+        tokens_per_turn: label of a curve to the tokens per turn of each pair, shape
+            ``(pairs,)``.
         trained: tokens of the longest sequence in training.
 
     Returns:
         The figure.
     """
     fig, ax = plt.subplots(figsize=(6.0, 3.5))
-    looks = [(BLUE, "-"), (VERMILION, "--"), (GREEN, ":")]
-    for (label, values), (color, line) in zip(tokens_per_turn.items(), looks, strict=False):
+    styles = [(BLUE, "-"), (VERMILION, "--"), (GREEN, ":")]
+    for (label, values), (color, line) in zip(tokens_per_turn.items(), styles, strict=False):
         values = np.asarray(values)
         pairs = np.arange(len(values))
         ax.plot(pairs, values, color=color, ls=line)
@@ -99,10 +100,10 @@ def wavelengths(tokens_per_turn: Mapping[str, object], trained: int) -> Figure:
 
 @styled
 def pairings(width: int) -> Figure:
-    """Which numbers of a head are turned together, in the two layouts.
+    """Draw which dimensions of a head are rotated together, in the two layouts.
 
     Args:
-        width: numbers in one head, even.
+        width: of one head, even.
 
     Returns:
         The figure.
@@ -133,17 +134,17 @@ def pairings(width: int) -> Figure:
 
 @styled
 def kept_speed(speeds: Mapping[str, object]) -> Figure:
-    """Which share of its speed each pair keeps under several rules.
+    """Draw which share of its speed each pair of dimensions keeps under several rules.
 
     Args:
-        speeds: for each label, shape ``(pairs,)``: new speed / old speed.
+        speeds: label of a rule to new speed / old speed of each pair, shape ``(pairs,)``.
 
     Returns:
         The figure.
     """
     fig, ax = plt.subplots(figsize=(6.0, 3.1))
-    looks = [(BLUE, "--"), (GREEN, "-."), (VERMILION, "-")]
-    for (label, values), (color, line) in zip(speeds.items(), looks, strict=False):
+    styles = [(BLUE, "--"), (GREEN, "-."), (VERMILION, "-")]
+    for (label, values), (color, line) in zip(speeds.items(), styles, strict=False):
         values = np.asarray(values)
         ax.plot(values, color=color, ls=line)
         place = len(values) // 2

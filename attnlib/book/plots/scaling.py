@@ -1,4 +1,4 @@
-"""Pictures of the scale: temperature, the spread of scores, and gradients."""
+"""Pictures of the scale: temperature, the spread of scores, gradients."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from attnlib.book.plots.look import BLUE, GREY, INK, PAPER, ROLES, VERMILION, styled, tint
+from attnlib.book.plots.style import BLUE, GREY, INK, PAPER, ROLES, VERMILION, styled, tint
 
-# Scaled and unscaled have one look on every picture of the chapter.
-SCALED = {"color": BLUE, "marker": "o", "linestyle": "-"}
-UNSCALED = {"color": VERMILION, "marker": "s", "linestyle": "--"}
+# How scaled and unscaled attention are drawn in every picture of the chapter.
+SCALED = BLUE, "o"
+UNSCALED = VERMILION, "s"
 
 
 @styled
 def temperatures(weights, titles: Sequence[str]) -> Figure:
-    """The softmax of the same scores at several scales, side by side.
+    """Draw the softmax of the same scores at several scales, side by side.
 
     Args:
         weights: shape ``(N, S)``, each row sums to 1.
@@ -43,10 +44,10 @@ def temperatures(weights, titles: Sequence[str]) -> Figure:
 
 @styled
 def score_spread(scores: Mapping[int, object]) -> Figure:
-    """How scores spread as heads get wider: bulk, one sigma, and the average largest.
+    """Draw how scores spread as heads get wider: density, one sigma, the mean maximum.
 
     Args:
-        scores: for each width D, unscaled scores of shape ``(queries, S)``.
+        scores: width of a head, D, to unscaled scores of shape ``(queries, S)``.
 
     Returns:
         The figure.
@@ -80,12 +81,12 @@ def score_spread(scores: Mapping[int, object]) -> Figure:
 
 @styled
 def softmax_gradients(widths: Sequence[int], jacobian, to_query) -> Figure:
-    """Mean and median size of two derivatives of the weights, over the width of a head.
+    """Draw mean and median norm of two derivatives of the weights over the width of a head.
 
     Args:
-        widths: the widths D, N of them.
-        jacobian: shape ``(2, 2, N)``: with and without scale, mean and median of the norm of
-            the softmax's Jacobian.
+        widths: N widths D.
+        jacobian: shape ``(2, 2, N)``: scaled and unscaled, mean and median of the norm of the
+            softmax's Jacobian.
         to_query: the same for the derivative with respect to the query.
 
     Returns:
@@ -94,34 +95,31 @@ def softmax_gradients(widths: Sequence[int], jacobian, to_query) -> Figure:
     fig, axes = plt.subplots(1, 2, figsize=(6.4, 3.6))
     titles = ["weights by scores", "weights by query"]
     for ax, values, title in zip(axes, (jacobian, to_query), titles, strict=True):
-        for looks, (mean, median) in zip((SCALED, UNSCALED), values, strict=True):
-            plain = {key: value for key, value in looks.items() if key != "linestyle"}
-            ax.plot(widths, mean, **plain, ls="-")
-            ax.plot(widths, median, **plain, ls=":", markerfacecolor=PAPER)
+        for (color, marker), (mean, median) in zip((SCALED, UNSCALED), values, strict=True):
+            ax.plot(widths, mean, color=color, marker=marker, ls="-")
+            ax.plot(widths, median, color=color, marker=marker, ls=":", markerfacecolor=PAPER)
         ax.set_yscale("log")
         width_axis(ax, widths)
         ax.set_title(title, fontsize=11)
     axes[0].set_ylabel("norm of the derivative")
-    handles = [
-        plt.Line2D([], [], color=VERMILION, marker="s", ls="-", label="no scale, mean"),
-        plt.Line2D(
-            [], [], color=VERMILION, marker="s", ls=":", mfc=PAPER, label="no scale, median"
-        ),
-        plt.Line2D([], [], color=BLUE, marker="o", ls="-", label="1 / sqrt(D), mean"),
-        plt.Line2D(
-            [], [], color=BLUE, marker="o", ls=":", mfc=PAPER, label="1 / sqrt(D), median"
-        ),
-    ]
+    handles = []
+    for (color, marker), name in ((UNSCALED, "no scale"), (SCALED, "1 / sqrt(D)")):
+        handles += [
+            Line2D([], [], color=color, marker=marker, ls="-", label=f"{name}, mean"),
+            Line2D(
+                [], [], color=color, marker=marker, ls=":", mfc=PAPER, label=f"{name}, median"
+            ),
+        ]
     fig.legend(handles=handles, loc="outside upper center", ncols=2, columnspacing=2)
     return fig
 
 
 def width_axis(ax: Axes, widths: Sequence[int]) -> None:
-    """Label an axis with the widths of a head, in equal steps for equal factors.
+    """Make the x axis logarithmic and label it with the widths of a head.
 
     Args:
         ax: the axes.
-        widths: the widths D.
+        widths: of a head, D.
     """
     ax.set_xscale("log", base=2)
     ax.set_xticks(widths, [str(D) for D in widths])

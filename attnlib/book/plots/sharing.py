@@ -1,4 +1,4 @@
-"""Pictures of sharing: queries folded over one key head, and what fewer heads save."""
+"""Pictures of sharing: queries folded over one key head, and what fewer KV heads save."""
 
 from __future__ import annotations
 
@@ -8,35 +8,15 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from attnlib.book.plots.look import (
-    BLUE,
-    GREEN,
-    GREY,
-    ROLES,
-    VARIANTS,
-    VERMILION,
-    blank,
-    box,
-    styled,
-)
-
-
-def variant_of(n_heads: int, n_kv_heads: int) -> str:
-    """The name of attention with so many heads: MHA, GQA or MQA.
-
-    Args:
-        n_heads: query heads, H.
-        n_kv_heads: key/value heads, H_kv.
-
-    Returns:
-        The name, a key of ``VARIANTS``.
-    """
-    return {n_heads: "MHA", 1: "MQA"}.get(n_kv_heads, "GQA")
+from attnlib.book.plots.conversion import STARTS
+from attnlib.book.plots.style import GREY, ROLES, blank, box, styled
+from attnlib.costs import Geometry
+from attnlib.variants import variant_of
 
 
 @styled
 def folded_queries(n_heads: int) -> Figure:
-    """One decode step of multi-query attention twice: keys repeated, and queries folded.
+    """Draw one decode step of multi-query attention twice: keys repeated, queries folded.
 
     Args:
         n_heads: query heads, H, that share one key head.
@@ -53,8 +33,8 @@ def folded_queries(n_heads: int) -> Figure:
         y = H - h
         box(ax, 0.1, y + 0.2, 1.5, 0.6, ROLES["q"], f"q{h}")
         ax.text(1.85, y + 0.5, "×", ha="center", va="center", fontsize=13)
-        copy = {"linestyle": "-" if h == 0 else "--"}
-        box(ax, 2.1, y + 0.1, 2.7, 0.8, ROLES["k"], "K" if h == 0 else "copy of K", **copy)
+        label, line = ("K", "-") if h == 0 else ("copy of K", "--")
+        box(ax, 2.1, y + 0.1, 2.7, 0.8, ROLES["k"], label, linestyle=line)
         box(ax, 6.6, y, 1.5, 1.0, ROLES["q"], f"q{h}")
     ax.text(8.35, 1 + H / 2, "×", ha="center", va="center", fontsize=13)
     box(ax, 8.6, 1 + H / 2 - 0.4, 2.7, 0.8, ROLES["k"], "K")
@@ -65,39 +45,35 @@ def folded_queries(n_heads: int) -> Figure:
 
 @styled
 def cache_over_kv_heads(n_heads: int, gib: Mapping[int, float]) -> Figure:
-    """The cache as a bar for each number of key/value heads, with its size beside it.
+    """Draw the size of the cache as one bar per number of KV heads.
 
     Args:
         n_heads: query heads, H.
-        gib: number of key/value heads to the cache's size in GiB.
+        gib: number of KV heads to the size of the cache in GiB.
 
     Returns:
         The figure.
     """
     fig, ax = plt.subplots(figsize=(6.0, 0.42 * len(gib) + 0.9))
-    for row, (H_kv, size) in enumerate(gib.items()):
-        name = variant_of(n_heads, H_kv)
-        ax.barh(row, size, color=VARIANTS[name], height=0.66)
+    variants = [variant_of(Geometry(1, n_heads, H_kv, 1)) for H_kv in gib]
+    for row, (variant, size) in enumerate(zip(variants, gib.values(), strict=True)):
+        ax.barh(row, size, color=variant.color, height=0.66)
         ax.text(size, row, f"  {size:g} GiB", va="center", fontsize=10)
-    names = [f"{variant_of(n_heads, H_kv)}, {H_kv}" for H_kv in gib]
-    ax.set_yticks(range(len(gib)), names)
+    labels = [f"{v.name}, {H_kv}" for v, H_kv in zip(variants, gib, strict=True)]
+    ax.set_yticks(range(len(gib)), labels)
     ax.set(xlabel="cache of one sequence, GiB", ylabel="KV heads")
     ax.set_xlim(0, 1.18 * max(gib.values()))
     ax.tick_params(axis="y", length=0)
     return fig
 
 
-# How a converted layer's heads began: colour, line and marker.
-WAYS = {"mean": (GREEN, "-", "s"), "first": (BLUE, "--", "o"), "random": (VERMILION, ":", "^")}
-
-
 @styled
 def recovery(losses: Mapping[str, Mapping[str, Sequence]], chance: float) -> Figure:
-    """The loss of converted models over further training: mean of the runs, band for all.
+    """Draw losses of converted models over further training: the runs' mean and range.
 
     Args:
         losses: title of a panel to its curves: ``"mean"``, ``"first"`` or ``"random"`` to the
-            losses of its runs, shape ``(runs, steps)``.
+            losses of the runs, shape ``(runs, steps)``.
         chance: the loss of guessing, drawn as a line.
 
     Returns:
@@ -106,18 +82,20 @@ def recovery(losses: Mapping[str, Mapping[str, Sequence]], chance: float) -> Fig
     fig, axes = plt.subplots(1, len(losses), figsize=(6.6, 3.6), sharey=True, squeeze=False)
     top = max(np.max(runs) for curves in losses.values() for runs in curves.values())
     for ax, (title, curves) in zip(axes[0], losses.items(), strict=True):
-        for way, runs in curves.items():
-            runs, (color, line, marker) = np.asarray(runs), WAYS[way]
+        for start, runs in curves.items():
+            runs, (color, line, marker) = np.asarray(runs), STARTS[start]
             steps = np.arange(runs.shape[1])
             ax.fill_between(steps, runs.min(0), runs.max(0), color=color, alpha=0.18, lw=0)
-            ax.plot(steps, runs.mean(0), color=color, linestyle=line, label=way,
+            ax.plot(steps, runs.mean(0), color=color, linestyle=line, label=start,
                     marker=marker, markevery=10)  # fmt: skip
         ax.axhline(chance, color=GREY, linewidth=1)
         ax.set_title(title, fontsize=11)
         ax.set(xlabel="steps of training", ylim=(0, 1.05 * top))
         ax.grid(True, axis="y")
-    note = {"xytext": (-2, 3), "textcoords": "offset points", "ha": "right", "fontsize": 9}
-    axes[0, 0].annotate("guessing", (1, chance), xycoords=("axes fraction", "data"), **note)
+    axes[0, 0].annotate(
+        "guessing", (1, chance), (-2, 3), xycoords=("axes fraction", "data"),
+        textcoords="offset points", ha="right", fontsize=9,
+    )  # fmt: skip
     axes[0, 0].set_ylabel("loss")
     axes[0, -1].legend(loc="lower left", fontsize=9)
     return fig

@@ -1,7 +1,16 @@
-"""Widgets of the book: figures that answer, with a kernel and on a page without one.
+"""The book's widgets: interactive figures, with a kernel and on a page without one.
 
-Importing this package loads ipywidgets and anywidget; ``import attnlib`` does not.
+Importing this package loads anywidget and ipywidgets, of the extra ``attnlib[book]``; ``import
+attnlib`` does not.
 """
+
+from attnlib.book import missing_extra
+
+try:
+    import anywidget  # noqa: F401  # fail here with a message that helps
+    import ipywidgets  # noqa: F401
+except ModuleNotFoundError as error:
+    raise missing_extra(error) from error
 
 from attnlib.book.widgets.base import Widget
 from attnlib.book.widgets.dial import RopeDial

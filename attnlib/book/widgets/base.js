@@ -1,10 +1,10 @@
-// Shared by all widgets: how a figure is framed, controlled and kept in step with Python.
+// Shared by all widgets: a figure's frame, its controls, and its synchronisation with Python.
 //
 // A widget's own file follows this one in the same module and defines `render({ model, el })`.
-// `model` is anywidget's where a kernel lives; on a page without one, `mount` makes a `Still`.
+// `model` is anywidget's if there is a kernel; on a page without one, `mount` makes a `StaticModel`.
 
-/** A model without a kernel: values, and who wants to know when one changes. */
-class Still {
+/** A model without a kernel: values, and listeners for their changes. */
+class StaticModel {
   constructor(values) {
     this.values = values;
     this.listeners = {};
@@ -31,38 +31,38 @@ class Still {
   save_changes() {}
 }
 
-/** Whether a kernel stands behind the model. */
-const isLive = (model) => !(model instanceof Still);
+/** Whether the model is connected to a kernel. */
+const isLive = (model) => !(model instanceof StaticModel);
 
-/** Draw a widget in place of the table that pages without scripts show. */
+/** Draw a widget, and fold the table for pages without scripts below it. */
 function mount(render, script) {
   const root = script.parentElement;
   const fallback = root.querySelector(".attnlib-fallback");
   const el = root.insertBefore(h("div"), fallback);
   try {
     const values = JSON.parse(root.querySelector('script[type="application/json"]').text);
-    render({ model: new Still(values), el });
-    fallback.tabIndex = 0; // a wide table scrolls, by keys as well
+    render({ model: new StaticModel(values), el });
+    fallback.tabIndex = 0; // so that a wide table scrolls by keys as well
     el.append(h("details", { class: "as-table" }, h("summary", {}, "As a table"), fallback));
   } catch (error) {
-    el.remove(); // the table says the same
+    el.remove(); // the table has the same content
     throw error;
   }
 }
 
 /** Set a trait, here and in Python. */
-function put(model, name, value) {
+function setTrait(model, name, value) {
   model.set(name, value);
   model.save_changes();
 }
 
-/** Call `draw` now and whenever one of the traits changes; return what ends that. */
+/** Call `draw` now and whenever one of the traits changes; return a function that stops it. */
 function watch(model, names, draw) {
   draw();
   return follow(model, names, draw);
 }
 
-/** Call `draw` whenever one of the traits changes; return what ends that. */
+/** Call `draw` whenever one of the traits changes; return a function that stops it. */
 function follow(model, names, draw) {
   for (const name of names) model.on(`change:${name}`, draw);
   return () => names.forEach((name) => model.off(`change:${name}`, draw));
@@ -73,7 +73,7 @@ function h(tag, attributes = {}, ...children) {
   return build(document.createElement(tag), attributes, children);
 }
 
-/** Make an SVG element, in the same way. */
+/** Make an SVG element in the same way. */
 function s(tag, attributes = {}, ...children) {
   return build(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, children);
 }
@@ -88,13 +88,13 @@ function build(element, attributes, children) {
   return element;
 }
 
-/** A name for an element that occurs once in the document. */
+/** A unique id for an element. */
 const uid = () => `attnlib-${Math.random().toString(36).slice(2, 10)}`;
 
 /**
- * Begin a figure: its title, a place for controls, one for the drawing, and what is read aloud.
+ * Make a figure's title, its places for controls and for the drawing, and its screen-reader text.
  *
- * Key presses end here, Tab excepted: JupyterLab would take arrows for its own commands.
+ * Key presses other than Tab stop here: JupyterLab would take arrows for its own commands.
  */
 function frame(el, title) {
   el.classList.add("attnlib");
@@ -104,25 +104,27 @@ function frame(el, title) {
   const caption = h("figcaption", {}, title);
   el.replaceChildren(h("figure", {}, caption, controls, body, status));
   el.addEventListener("keydown", (event) => event.key !== "Tab" && event.stopPropagation());
-  el.dataset.lmSuppressShortcuts = "true"; // for a JupyterLab that takes keys on their way down
+  el.dataset.lmSuppressShortcuts = "true"; // for a JupyterLab that handles keys while capturing
   let timer = 0;
   let first = true;
-  const say = (text) => {
-    if (first) first = false; // a page that has just opened keeps quiet
+  const announce = (text) => {
+    if (first) first = false; // nothing is announced when a page opens
     else {
-      clearTimeout(timer); // while a key is held down, only the last word counts
-      timer = setTimeout(() => (status.textContent = text), 250);
+      clearTimeout(timer); // while a key is pressed, only the last text is announced
+      timer = setTimeout(() => {
+        status.textContent = text;
+      }, 250);
     }
   };
-  return { controls, body, caption, say };
+  return { controls, body, caption, announce };
 }
 
-/** A slider over a list of values, bound to a trait that holds one of them. */
+/** A slider over a list of values, bound to a trait that is one of them. */
 function slider(model, name, { label, values, format = String }) {
   const id = uid();
   const input = h("input", { id, type: "range", min: 0, max: values.length - 1, step: 1 });
-  const shown = h("output", { for: id, "aria-live": "off" }); // the figure speaks for it
-  input.addEventListener("input", () => put(model, name, values[input.value]));
+  const shown = h("output", { for: id, "aria-live": "off" }); // the figure announces it
+  input.addEventListener("input", () => setTrait(model, name, values[input.value]));
   watch(model, [name], () => {
     input.value = values.indexOf(model.get(name));
     shown.textContent = format(model.get(name));
@@ -136,7 +138,7 @@ function choice(model, name, { label, options }) {
   const group = uid();
   const inputs = options.map(([value, text]) => {
     const input = h("input", { type: "radio", name: group });
-    input.addEventListener("change", () => put(model, name, value));
+    input.addEventListener("change", () => setTrait(model, name, value));
     return { value, input, node: h("label", {}, input, h("span", {}, text)) };
   });
   watch(model, [name], () => {
@@ -151,40 +153,40 @@ function dropdown(model, name, { label, options }) {
   const id = uid();
   const rows = options.map(([, text]) => h("option", {}, text));
   const input = h("select", { id }, ...rows);
-  input.addEventListener("change", () => put(model, name, options[input.selectedIndex][0]));
+  input.addEventListener("change", () => setTrait(model, name, options[input.selectedIndex][0]));
   watch(model, [name], () => {
     input.selectedIndex = options.findIndex(([value]) => value === model.get(name));
   });
   return h("div", { class: "control" }, h("label", { for: id }, label), input);
 }
 
-/** A whole number within limits, bound to a trait; what does not fit is marked and not set. */
+/** An integer within limits, bound to a trait; invalid input is marked and not set. */
 function number(model, name, { label, min, max, unit = "" }) {
   const id = uid();
   const input = h("input", { id, type: "number", min, max, step: 1, inputmode: "numeric" });
-  const complaint = h("span", { class: "complaint", role: "alert" });
-  const judge = (fits) => {
-    input.setAttribute("aria-invalid", String(!fits));
-    complaint.textContent = fits ? "" : `a whole number from ${grouped(min)} to ${grouped(max)}`;
+  const message = h("span", { class: "complaint", role: "alert" });
+  const mark = (valid) => {
+    input.setAttribute("aria-invalid", String(!valid));
+    message.textContent = valid ? "" : `a whole number from ${withCommas(min)} to ${withCommas(max)}`;
   };
   input.addEventListener("input", () => {
     const value = Number(input.value);
-    const fits = input.value !== "" && Number.isInteger(value) && value >= min && value <= max;
-    judge(fits);
-    if (fits) put(model, name, value);
+    const valid = input.value !== "" && Number.isInteger(value) && value >= min && value <= max;
+    mark(valid);
+    if (valid) setTrait(model, name, value);
   });
   watch(model, [name], () => {
     if (Number(input.value) !== model.get(name)) input.value = model.get(name);
-    judge(true); // what the trait holds fits, whoever set it
+    mark(true); // the trait's own value is always valid
   });
   const unitNode = unit && h("span", { class: "unit" }, unit);
-  const nodes = [h("label", { for: id }, label), input, unitNode || null, complaint];
+  const nodes = [h("label", { for: id }, label), input, unitNode || null, message];
   return h("div", { class: "control number" }, ...nodes);
 }
 
 /**
- * A chart that is as wide as its place: `paint` gets the plot's edges in pixels and returns SVG.
- * Call the `draw` of the result when the numbers changed, and give `node` an aria-label.
+ * A chart as wide as its container: `paint` gets the plot's edges in pixels and returns SVG nodes.
+ * Call the result's `draw` when the numbers have changed, and give its `node` an aria-label.
  */
 function chart(height, paint, { left = 48, right = 12, top = 14, bottom = 36 } = {}) {
   const node = s("svg", { role: "img", width: "100%", height });
@@ -202,13 +204,13 @@ function chart(height, paint, { left = 48, right = 12, top = 14, bottom = 36 } =
   return { node, draw };
 }
 
-/** From data to pixels, linear or logarithmic. */
+/** A function from data to pixels, linear or logarithmic. */
 function scale([low, high], [from, to], { log = false } = {}) {
   const f = log ? Math.log2 : Number;
   return (x) => from + ((f(x) - f(low)) / (f(high) - f(low))) * (to - from);
 }
 
-/** Axes of a chart: ticks are [value, text]; labels say what is drawn, with its unit. */
+/** Axes of a chart: ticks are [value, text]; labels name the quantity and its unit. */
 function axes({ left, right, top, bottom }, { x, y, xTicks = [], yTicks = [], xLabel, yLabel }) {
   const end = { "text-anchor": "end", "dominant-baseline": "middle" };
   return [
@@ -222,11 +224,11 @@ function axes({ left, right, top, bottom }, { x, y, xTicks = [], yTicks = [], xL
       s("text", { x: left - 6, y: y(value), ...end }, text),
     ]),
     s("text", { x: (left + right) / 2, y: bottom + 32, "text-anchor": "middle" }, xLabel ?? ""),
-    s("text", { x: 0, y: top - 4 }, yLabel ?? ""), // above the axis: no reader turns the head
+    s("text", { x: 0, y: top - 4 }, yLabel ?? ""), // above the axis, so that it is horizontal
   ];
 }
 
-/** Numbers in 0 to 1 from what `pack` in base.py made of them. */
+/** Numbers in 0 to 1 from a text that `pack` in base.py returned. */
 function unpack(text) {
   const bytes = atob(text.slice("u16:".length));
   const numbers = new Float32Array(bytes.length / 2);
@@ -239,10 +241,10 @@ function unpack(text) {
 /** Keep a number within limits. */
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 
-/** An integer with commas, as Python's f"{n:,}". */
-const grouped = (n) => String(n).replace(/\B(?=(\d{3})+$)/g, ",");
+/** An integer with commas, like Python's f"{n:,}". */
+const withCommas = (n) => String(n).replace(/\B(?=(\d{3})+$)/g, ",");
 
-/** A number with that many decimals, and a true minus. */
+/** A number with a fixed number of decimals, and a typographic minus. */
 const fixed = (x, digits = 2) => x.toFixed(digits).replace(/^-(0\.0*)$/, "$1").replace("-", "−");
 
 /** The value of a polynomial [[factor, [name, ...]], ...] for named sizes. */

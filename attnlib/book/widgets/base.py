@@ -1,8 +1,8 @@
-"""What all widgets share: one module of JavaScript, two ways to carry it to a reader.
+"""The base class of all widgets: one ES module, two ways to deliver it.
 
-A live kernel's front end shows a widget through ``anywidget``, and its traits sync both ways. A
-page without a kernel shows the stored HTML: the same JavaScript inline, the data beside it, and
-a table that says the same where no script runs.
+With a live kernel, ``anywidget`` shows the widget and syncs its traits both ways. A page
+without a kernel shows stored HTML: the same JavaScript inline, its data as JSON, and a table
+with the same content for readers without scripts.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from importlib.resources import files
 import anywidget
 import traitlets
 
-SHARED = "base"  # base.js and base.css come first in every widget
+SHARED = "base"  # base.js and base.css precede every widget's own files
 JSON_OF = 'type="application/json"'
 
 
 @cache
 def source(name: str, suffix: str) -> str:
-    """Return the code of a widget with what all widgets share in front of it.
+    """Return the code of a widget, preceded by the code that all widgets share.
 
     Args:
         name: of the widget's file, without suffix.
-        suffix: ``js`` or ``css``; a widget without style of its own has the shared one.
+        suffix: ``js`` or ``css``; a widget without its own style sheet has the shared one only.
 
     Returns:
         The text of both files.
@@ -40,12 +40,12 @@ def source(name: str, suffix: str) -> str:
 
 
 def module(name: str) -> str:
-    """Return a widget's ES module, as anywidget wants it."""
+    """Return a widget's ES module in the form that anywidget expects."""
     return f"{source(name, 'js')}\nexport default {{ render }};\n"
 
 
 def script(name: str) -> str:
-    """Return the same code as a script that draws the widget it stands in, at once."""
+    """Return the same code as a script that draws the widget around it immediately."""
     return f"(() => {{\n{source(name, 'js')}\nmount(render, document.currentScript);\n}})();"
 
 
@@ -60,7 +60,7 @@ def script_element(name: str) -> str:
 
 
 def pack(values: Iterable[float]) -> str:
-    """Pack numbers from 0 to 1 in two bytes each, for ``unpack`` here and in base.js.
+    """Pack numbers from 0 to 1 into two bytes each, for ``unpack`` here and in base.js.
 
     Args:
         values: numbers in 0 to 1.
@@ -95,7 +95,7 @@ def table(head: Iterable[object], rows: Iterable[Iterable[object]], caption: str
     Args:
         head: the column heads.
         rows: the cells, row by row.
-        caption: what the table shows.
+        caption: of the table.
 
     Returns:
         HTML; all text is escaped.
@@ -108,23 +108,23 @@ def table(head: Iterable[object], rows: Iterable[Iterable[object]], caption: str
     for name, *cells in rows:
         body += f'<tr><th scope="row">{html.escape(str(name))}</th>'
         body += "".join(f"<td>{html.escape(str(cell))}</td>" for cell in cells) + "</tr>\n"
-    said = f"<caption>{html.escape(caption)}</caption>\n" if caption else ""
-    return f"<table>\n{said}<thead><tr>{top}</tr></thead>\n<tbody>\n{body}</tbody>\n</table>"
+    above = f"<caption>{html.escape(caption)}</caption>\n" if caption else ""
+    return f"<table>\n{above}<thead><tr>{top}</tr></thead>\n<tbody>\n{body}</tbody>\n</table>"
 
 
 class StateError(ValueError, traitlets.TraitError):
-    """A state that a widget cannot show; being a TraitError, it restores the old one."""
+    """A state that a widget cannot show; as a TraitError, it restores the previous one."""
 
 
 def one_of(name: str, allowed: Callable[[Widget], Iterable[object]]):
-    """Return a traitlets validator that admits what a list of the widget's data names.
+    """Return a traitlets validator that accepts the values allowed by the widget's data.
 
     Args:
-        name: the trait.
-        allowed: gives the admitted values, from the widget.
+        name: of the trait.
+        allowed: returns the accepted values of a widget.
 
     Returns:
-        A validator to assign in the class of the widget.
+        A validator, to be assigned in the widget's class.
     """
 
     @traitlets.validate(name)
@@ -139,45 +139,46 @@ def one_of(name: str, allowed: Callable[[Widget], Iterable[object]]):
 
 
 class Widget(anywidget.AnyWidget):
-    """A figure that answers, with a kernel and without one.
+    """An interactive figure, with a kernel and without one.
 
     A subclass names its JavaScript with ``class Heatmap(Widget, file="heatmap")``, computes
-    ``data`` in its constructor, declares each thing that a reader can set as a trait tagged
-    ``sync=True, state=True``, and says in :meth:`fallback` what a page without scripts shows.
+    ``data`` in its constructor, declares each setting of the reader as a trait tagged
+    ``sync=True, state=True``, and returns from :meth:`fallback` what a page without scripts
+    shows.
 
     Attributes:
-        data: what the page draws from; JSON, computed in Python.
+        data: what the page draws; JSON, computed in Python.
         label: the figure's title.
     """
 
     data = traitlets.Dict().tag(sync=True)
     label = traitlets.Unicode().tag(sync=True)
     file = SHARED
-    anchor = ""  # the element's id, where an address leads to the widget
+    anchor = ""  # the element's id, for links to the widget
 
     def __init_subclass__(cls, *, file: str = "", **options):
-        """Put the widget's module together; traitlets' own subclasses keep their parent's."""
+        """Assemble the widget's module; subclasses made by traitlets keep their parent's."""
         if file:
             cls.file, cls._esm, cls._css = file, module(file), source(file, "css")
         super().__init_subclass__(**options)
 
     def __repr__(self) -> str:
-        """Return a text that is the same at every run."""
+        """Return a text without the memory address, so that every run prints the same."""
         return f"{type(self).__name__}({self.label!r})"
 
     def state(self) -> dict[str, object]:
-        """Return what the reader has set: the value of each trait tagged ``state``."""
+        """Return the reader's settings: the value of each trait tagged ``state``."""
         return {name: getattr(self, name) for name in sorted(self.traits(state=True))}
 
     def fallback(self) -> str:
-        """Return HTML that says the same where no script runs; each widget has its own."""
-        raise NotImplementedError(f"{type(self).__name__} must have a fallback of its own")
+        """Return HTML with the same content for pages without scripts."""
+        raise NotImplementedError(f"{type(self).__name__} must have its own fallback")
 
     def html(self) -> str:
-        """Return the widget for a page without a kernel; equal widgets give equal text."""
+        """Return HTML for a page without a kernel; equal widgets give equal text."""
         values = {"data": self.data, "label": self.label, **self.state()}
         text = json.dumps(values, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-        text = text.replace("<", "\\u003c")  # no "</script>" within
+        text = text.replace("<", "\\u003c")  # so that it contains no "</script>"
         place = f' id="{self.anchor}"' if self.anchor else ""
         return "\n".join(
             (
@@ -193,7 +194,7 @@ class Widget(anywidget.AnyWidget):
         )
 
     def _repr_mimebundle_(self, **kwargs) -> tuple[dict, dict]:
-        """Return both carriers; in Colab, which shows every one it gets, the live one alone."""
+        """Return both carriers, or the live one only in Colab, which shows all it receives."""
         data, metadata = super()._repr_mimebundle_(**kwargs)
         if "google.colab" not in sys.modules:
             data["text/html"] = self.html()

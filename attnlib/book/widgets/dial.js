@@ -1,19 +1,19 @@
-// The RoPE dial: one pair drawn large, all pairs small beside what they add to the score, and the
-// score as a curve over the distance.
+// The RoPE dial: one pair enlarged, all pairs small with their parts of the score, and the score as
+// a curve over the distance.
 
 function render({ model, el }) {
   const data = model.get("data");
   const last = data.positions;
   const pairs = data.q.map((_, i) => i);
-  const most = Math.max(...pairs.map((i) => data.q[i][0] * data.k[i][0]), 1e-6); // that a pair can add
+  const most = Math.max(...pairs.map((i) => data.q[i][0] * data.k[i][0]), 1e-6); // the largest part of the score that a pair can have
   const reach = Math.max(...data.q.map(([length]) => length), ...data.k.map(([length]) => length), 1e-6);
-  const { controls, body, say } = frame(el, model.get("label"));
-  const ends = [];
+  const { controls, body, announce } = frame(el, model.get("label"));
+  const stops = [];
   let moving = false;
-  let lines = {}; // the curves as they were drawn last, and for what
+  let lines = {}; // the curves drawn last, with the state that they belong to
 
   const positions = Array.from({ length: last + 1 }, (_, at) => at);
-  const bases = data.bases.map((base) => [base, grouped(base)]);
+  const bases = data.bases.map((base) => [base, withCommas(base)]);
   const factors = data.factors.map((factor) => [factor, factor === 1 ? "none" : `by ${factor}`]);
   controls.classList.add("dial-controls");
   controls.append(
@@ -32,7 +32,7 @@ function render({ model, el }) {
   const group = uid();
   const rows = pairs.map((pair) => {
     const input = h("input", { type: "radio", name: group });
-    input.addEventListener("change", () => put(model, "pair", pair));
+    input.addEventListener("change", () => setTrait(model, "pair", pair));
     const small = s("svg", { viewBox: "-60 -60 120 120", "aria-hidden": "true" });
     const speed = h("span", { class: "note" });
     const bar = s("path", { class: "dial-bar" });
@@ -73,17 +73,17 @@ function render({ model, el }) {
     input.addEventListener("input", () => {
       const [m, n] = [model.get("query_position"), model.get("key_position")];
       const by = Number(input.value) - Math.min(m, n);
-      moving = true; // draw once, not in between
+      moving = true; // draw once, when both have moved
       model.set("query_position", m + by);
       moving = false;
       model.set("key_position", n + by);
       model.save_changes();
     });
-    ends.push(
+    stops.push(
       watch(model, ["query_position", "key_position"], () => {
         const [m, n] = [model.get("query_position"), model.get("key_position")];
         input.max = last - Math.abs(m - n);
-        input.disabled = Number(input.max) === 0; // one stands at each end: no room to move both
+        input.disabled = Number(input.max) === 0; // no room to move both
         input.value = Math.min(m, n);
         shown.textContent = `${m} and ${n}`;
         input.setAttribute("aria-valuetext", `query ${m}, key ${n}`);
@@ -92,28 +92,28 @@ function render({ model, el }) {
     return h("div", { class: "control slider" }, h("label", { for: id }, "both together"), input, shown);
   }
 
-  /** The angle by which each pair turns at each token, or the tokens that it needs for a turn. */
+  /** The row of a table for the base and the scaling shown: angles per token, or tokens per turn. */
   const at = (table) => table[data.bases.indexOf(model.get("base"))][data.factors.indexOf(model.get("scaling"))];
 
-  /** Where the arrow of a pair points when its token stands at a position. */
+  /** The arrow of a pair at a position. */
   function turned([length, angle], position, step) {
     const direction = angle + position * step;
     return [length * Math.cos(direction), length * Math.sin(direction)];
   }
 
-  /** What a pair adds to the score. */
+  /** A pair's part of the score. */
   function share(pair, m, n, step) {
     const [q, k] = [turned(data.q[pair], m, step), turned(data.k[pair], n, step)];
     return q[0] * k[0] + q[1] * k[1];
   }
 
-  /** The angle from the key's arrow to the query's, in degrees, the short way. */
+  /** The angle from the key's arrow to the query's, in degrees from -180 to 180. */
   function between(pair, m, n, step) {
     const angle = data.q[pair][1] - data.k[pair][1] + (m - n) * step;
     return (Math.atan2(Math.sin(angle), Math.cos(angle)) * 180) / Math.PI;
   }
 
-  /** The arrows of a pair in a circle of a radius, with names on the large one. */
+  /** The arrows of a pair in a circle, with names on the enlarged one. */
   function hands(pair, m, n, step, radius, named) {
     const unit = (radius * 0.94) / reach;
     const point = (vector, position) => turned(vector, position, step).map((x, i) => (i ? -x : x) * unit);
@@ -140,7 +140,7 @@ function render({ model, el }) {
     return parts;
   }
 
-  /** Where the query's arrow has been, seen from the key's, at the distances of training. */
+  /** Directions of the query's arrow relative to the key's at the distances of training. */
   function seen(pair, n, step, radius, width) {
     if (!data.trained) return null;
     const sweep = data.trained * data.steps[data.bases.indexOf(model.get("base"))][0][pair];
@@ -151,7 +151,7 @@ function render({ model, el }) {
     return s("path", { ...options, d: `M${a}A${radius} ${radius} 0 ${sweep > Math.PI ? 1 : 0} 0 ${b}` });
   }
 
-  /** An arrow from the middle: the query's ends in a triangle, the key's in a disc. */
+  /** An arrow from the centre: the query's ends in a triangle, the key's in a disc. */
   function hand([x, y], role, width) {
     const length = Math.hypot(x, y);
     if (length < 1) return null;
@@ -167,7 +167,7 @@ function render({ model, el }) {
     return s("g", {}, line, end);
   }
 
-  /** The name of an arrow beside its tip, on the side away from the other. */
+  /** The name of an arrow next to its tip, on the side away from the other arrow. */
   function tag([x, y], name, side) {
     const length = Math.max(Math.hypot(x, y), 1);
     const [u, v] = [x / length, y / length];
@@ -175,7 +175,7 @@ function render({ model, el }) {
     return s("text", { class: "dial-tag", x: tx, y: ty, "text-anchor": "middle", "dominant-baseline": "middle" }, name);
   }
 
-  /** The score over all distances, and the pair's part of it. */
+  /** The score over all distances, and the enlarged pair's part of it. */
   function paint(area) {
     const steps = at(data.steps);
     const pair = model.get("pair");
@@ -254,9 +254,9 @@ function render({ model, el }) {
     key.querySelector(".dial-which").textContent = `pair ${pair} alone${data.trained ? `; shaded: distances up to ${data.trained}, as in training` : ""}`;
     curve.node.setAttribute("aria-label", `The score over the distance; ${fixed(score)} at ${fixed(m - n, 0)}.`);
     curve.draw();
-    say(`Query at ${m}, key at ${n}, distance ${fixed(m - n, 0)}: score ${fixed(score)}. Pair ${pair} adds ${fixed(shares[pair])}.`);
+    announce(`Query at ${m}, key at ${n}, distance ${fixed(m - n, 0)}: score ${fixed(score)}. Pair ${pair} adds ${fixed(shares[pair])}.`);
   }
 
-  ends.push(watch(model, ["query_position", "key_position", "pair", "base", "scaling"], draw));
-  return () => ends.forEach((end) => end());
+  stops.push(watch(model, ["query_position", "key_position", "pair", "base", "scaling"], draw));
+  return () => stops.forEach((stop) => stop());
 }

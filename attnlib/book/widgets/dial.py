@@ -1,4 +1,4 @@
-"""The RoPE dial: a query and a key turn by their positions, and the score sees the distance."""
+"""The RoPE dial: query and key rotate by their positions; the score depends on the distance."""
 
 from __future__ import annotations
 
@@ -13,38 +13,38 @@ from attnlib.book.widgets.base import Widget, one_of, table
 from attnlib.rope import NtkScaling, apply_rope, rope_angles
 
 MAX_PAIRS = 8  # more dials cannot be told apart on a page
-MAX_POSITIONS = 256  # further on, the page's six digits an angle would show
+MAX_POSITIONS = 256  # beyond it, the page's six digits per angle would be visible
 
 
 class RopeDial(Widget, file="dial"):
-    """One query and one key, turned pair by pair; their score as a curve over the distance.
+    """One query and one key, rotated pair by pair, and their score over the distance.
 
     Args:
         q: the query, shape ``(D,)``, half-split pairs ``(q[i], q[i + D/2])``, D from 4 to 16.
         k: the key, shape ``(D,)``.
-        positions: the largest position either can have, in tokens.
-        bases: which bases the reader can choose from; of one there is no choice.
-        factors: which factors of NTK-aware scaling; 1 is no scaling.
-        trained: distances up to this one, in tokens, are marked as seen in training, without
+        positions: the largest position of either, in tokens.
+        bases: bases that the reader can choose; a single one gives no choice.
+        factors: factors of NTK-aware scaling that the reader can choose; 1 is no scaling.
+        trained: distances up to this one, in tokens, are marked as seen in training without
             scaling; ``None`` marks nothing.
         label: the figure's title.
         query_position: of the query at first, in tokens.
-        key_position: of the key at first.
-        pair: which pair is drawn large at first.
-        base: the base at first; ``None`` means the first of ``bases``.
+        key_position: of the key at first, in tokens.
+        pair: the pair that is enlarged at first.
+        base: at first; ``None`` means the first of ``bases``.
         scaling: the factor at first; ``None`` means the first of ``factors``.
 
     Attributes:
-        query_position: where the query stands.
-        key_position: where the key stands.
-        pair: the pair that is drawn large.
-        base: the base.
-        scaling: the factor of NTK-aware scaling.
+        query_position: of the query, in tokens.
+        key_position: of the key, in tokens.
+        pair: the pair that is enlarged.
+        base: of the rotation.
+        scaling: factor of NTK-aware scaling.
 
     Raises:
         ValueError: if q and k are not finite vectors of one even width, if a base, a factor or
-            ``trained`` is out of range, if ``trained`` comes without the factor 1 in front,
-            or if the first state is not among what can be chosen.
+            ``trained`` is out of range, if ``trained`` is given and the first factor is not 1,
+            or if a first state is not one of the choices.
     """
 
     query_position = traitlets.Int().tag(sync=True, state=True)
@@ -115,14 +115,14 @@ class RopeDial(Widget, file="dial"):
     def score(
         self, query_position: int, key_position: int, base: float, factor: float
     ) -> float:
-        """Return q . k after both were turned, as attnlib turns them."""
+        """Return q . k after :mod:`attnlib.rope` has rotated both."""
         at = torch.tensor([query_position, key_position])
         cos, sin = rope_angles(at, len(self._vectors[0]), base=base, scaling=rule(factor))
         q, k = apply_rope(torch.stack(self._vectors), cos, sin)
         return (q @ k).item()
 
     def fallback(self) -> str:
-        """Return scores at equal and at other distances, and how fast each pair turns."""
+        """Return tables of scores at equal and other distances, and of the pairs' periods."""
         m, n, last = self.query_position, self.key_position, self.data["positions"]
         rest = last - max(m, n)
         places = [(m, n), *((m + by, n + by) for by in (1, 10, rest) if by <= rest)]
@@ -145,14 +145,14 @@ def checked_vector(name: str, x: Tensor) -> Tensor:
     """Return a query or key in float64.
 
     Args:
-        name: of the argument, for the message.
+        name: of the argument, for error messages.
         x: shape ``(D,)``.
 
     Returns:
         The same numbers on the CPU.
 
     Raises:
-        ValueError: if it is not a finite vector of an even width from 4 to 16.
+        ValueError: if it is not a finite vector with an even width from 4 to 16.
     """
     x = torch.as_tensor(x).detach().to("cpu", torch.float64)
     if x.ndim != 1 or len(x) % 2 or not 4 <= len(x) <= 2 * MAX_PAIRS:
@@ -164,34 +164,34 @@ def checked_vector(name: str, x: Tensor) -> Tensor:
 
 
 def setting(base: float, factor: float) -> str:
-    """Return what a base with a scaling is called."""
+    """Return the name of a base with a scaling factor."""
     name = f"base {base:,.0f}"
     return name if factor == 1 else f"{name}, NTK-aware scaling by {factor:g}"
 
 
 def rule(factor: float) -> NtkScaling | None:
-    """Return NTK-aware scaling by a factor; by 1 it is none."""
+    """Return NTK-aware scaling by a factor, or ``None`` for the factor 1."""
     return None if factor == 1 else NtkScaling(factor)
 
 
 def pair_steps(D: int, base: float, factor: float) -> list[float]:
-    """Return the angle by which each of the D / 2 pairs turns at each token, in radians."""
+    """Return the angle by which each of the D / 2 pairs rotates per token, in radians."""
     cos, sin = rope_angles(torch.tensor([1]), D, base=base, scaling=rule(factor))
     return torch.atan2(sin[0].double(), cos[0].double()).tolist()
 
 
 def arrows(x: Tensor) -> list[list[float]]:
-    """Return length and direction (in radians) of each pair of a vector, half-split."""
+    """Return length and direction (in radians) of each half-split pair of a vector."""
     a, b = x.chunk(2)  # (D / 2,) each
     lengths, angles = torch.hypot(a, b).tolist(), torch.atan2(b, a).tolist()
     return [[digits(r), digits(angle)] for r, angle in zip(lengths, angles, strict=True)]
 
 
 def digits(x: float) -> float:
-    """Round to six significant digits, so that another processor stores the same text."""
+    """Return a number with six significant digits, so that every processor stores the same."""
     return float(f"{x:.6g}")
 
 
 def signed(x: float) -> str:
-    """Return a number with two decimals and a true minus."""
+    """Return a number with two decimals and a typographic minus."""
     return f"{round(x, 2) + 0.0:.2f}".replace("-", "\N{MINUS SIGN}")

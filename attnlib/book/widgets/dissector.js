@@ -1,8 +1,8 @@
-// The headline dissector. Python made every comparison; the page shows the one that the three
-// switches name, as two bars and as a product.
+// The headline dissector. Python computed every comparison; the page shows the one that the three
+// switches choose, as two bars and as a product.
 
 function render({ model, el }) {
-  const { controls, body, say } = frame(el, model.get("label"));
+  const { controls, body, announce } = frame(el, model.get("label"));
   const data = model.get("data");
   el.classList.add("dissector");
   const names = ["precision", "baseline", "layers"];
@@ -14,7 +14,7 @@ function render({ model, el }) {
   const bars = h("ul", { class: "bars" });
   const rows = h("tbody");
   const caption = h("caption", { class: "note" }, "Where the ratio comes from");
-  const said = h("p");
+  const sentence = h("p");
   const about = h("p", { class: "note" });
   const sources = data.sources.flatMap(([text, href], i) => [i ? "; " : "", h("a", { href }, text)]);
   body.append(
@@ -22,7 +22,7 @@ function render({ model, el }) {
     stamp,
     bars,
     h("table", { class: "numbers factors" }, caption, rows),
-    said,
+    sentence,
     about,
     h("p", { class: "note" }, `${data.caution} Sources: `, ...sources, "."),
   );
@@ -47,16 +47,16 @@ function render({ model, el }) {
     const parts = saving ? [h("strong", {}, `${saving} less`), ` cache a token: ${ratio} of it`] : ["Nothing to compare with"];
     answer.replaceChildren(...parts);
     stamp.textContent = state.headline ? `To one decimal this is the report’s ${data.headline}.` : `This is not the report’s ${data.headline}.`;
-    bars.replaceChildren(bar(mine, "DeepSeek-V2, MLA", share, "mine"), ...(other ? [bar(other, who, 100, "other")] : []));
+    bars.replaceChildren(bar(mine, data.own_name, share, "mine"), ...(other ? [bar(other, who, 100, "other")] : []));
     const product = state.factors.map(([, , factor]) => factor).join(" × ");
     rows.replaceChildren(
       ...state.factors.map((cells) => row(...cells)),
       ...(other ? [row("together", product, fixed(other.n_bytes / mine.n_bytes, 2))] : []),
     );
     rows.parentElement.hidden = !other;
-    said.textContent = state.sentence;
+    sentence.textContent = state.sentence;
     about.textContent = data.about[model.get("baseline")];
-    say(`${answer.textContent}. ${stamp.textContent} ${state.sentence}`);
+    announce(`${answer.textContent}. ${stamp.textContent} ${state.sentence}`);
   }
 
   const row = (name, counted, factor) => h("tr", {}, h("th", { scope: "row" }, name), h("td", {}, counted), h("td", {}, factor));

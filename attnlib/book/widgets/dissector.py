@@ -1,4 +1,4 @@
-"""The headline dissector: what DeepSeek-V2's "93.3 % less KV cache" is measured against."""
+"""The headline dissector: DeepSeek-V2's "93.3 % less KV cache", and compared with what."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from itertools import product
 import traitlets
 
 from attnlib.book.widgets.base import Widget, one_of, table
-from attnlib.costs import CACHE_NUMBERS, Geometry, evaluate, kv_cache_bytes
+from attnlib.costs import Geometry, evaluate, kv_cache_bytes
 from attnlib.models import MODELS
+from attnlib.variants import variant_of
 
 HEADLINE = 93.3  # percent. Source: DeepSeek-V2, arXiv 2405.04434, abstract
 MATCHED_NUMBERS = 860_200  # of a token; Source: the same, Table 9, "860.2K", all layers
@@ -45,28 +46,27 @@ SOURCES = (
 
 
 class HeadlineDissector(Widget, file="dissector"):
-    """DeepSeek-V2's saving, with switches for what it is measured against.
+    """DeepSeek-V2's saving, with switches for the comparison behind it.
 
     The report's abstract says that V2 has 93.3 % less KV cache than DeepSeek 67B, and does not
-    spell out the arithmetic. Source: arXiv 2405.04434, abstract, page 16
-    and Table 9.
+    spell out the arithmetic. Source: arXiv 2405.04434, abstract, page 16 and Table 9.
 
     Args:
         label: the figure's title.
-        precision: of V2's cache at first: ``"deployed"``, 6 bits a number, or ``"equal"``, 16
-            as the other's.
+        precision: of V2's cache at first: ``"deployed"``, 6 bits per number, or ``"equal"``,
+            16 like the other's.
         baseline: at first: ``"67b"``, DeepSeek 67B; ``"gqa"``, its attention with V2's number
-            of layers; ``"mha"``, V2's own heads without MLA; ``"matched"``, the MHA model that
-            the report compares V2's attention with.
-        layers: at first: ``"model"``, all layers, or ``"layer"``, one of each.
+            of layers; ``"mha"``, V2's own heads without a latent; ``"matched"``, the
+            multi-head model with which the report compares V2's attention.
+        layers: at first: ``"model"``, all layers, or ``"layer"``, one of each model.
 
     Attributes:
         precision: of V2's cache.
-        baseline: what V2 is compared with.
-        layers: whether all layers count, or one of each.
+        baseline: the model that V2 is compared with.
+        layers: whether all layers count, or one of each model.
 
     Raises:
-        ValueError: if a first state is not among what can be chosen.
+        ValueError: if a first state is not one of the choices.
     """
 
     precision = traitlets.Unicode("deployed").tag(sync=True, state=True)
@@ -86,12 +86,12 @@ class HeadlineDissector(Widget, file="dissector"):
         layers: str = "model",
     ):
         super().__init__(data=dissector_data(), label=label)
-        first = {"precision": precision, "baseline": baseline, "layers": layers}
-        for name, value in first.items():
-            self.set_trait(name, value)
+        self.set_trait("precision", precision)
+        self.set_trait("baseline", baseline)
+        self.set_trait("layers", layers)
 
     def fallback(self) -> str:
-        """Return all comparisons as a table."""
+        """Return a table of all comparisons."""
         rows = []
         for precision, baseline, layers in states():
             state = self.data["states"][f"{precision} {baseline} {layers}"]
@@ -103,25 +103,25 @@ class HeadlineDissector(Widget, file="dissector"):
             rows.append([*names, state["saving"] or "", state["ratio"] or ""])
         head = ["V2 against", "bits", "of", "V2, numbers a token", "V2, bytes a token"]
         head += ["the other, numbers", "the other, bytes", "less", "as a ratio"]
-        notes = [*ABOUT.values(), self.data["caution"]]
-        said = " ".join(notes)
+        notes = " ".join([*ABOUT.values(), self.data["caution"]])
         links = ", ".join(f'<a href="{url}">{text}</a>' for text, url in SOURCES)
         caption = "DeepSeek-V2’s cache of a token against others."
-        return f"{table(head, rows, caption)}\n<p>{html.escape(said)} Sources: {links}.</p>"
+        return f"{table(head, rows, caption)}\n<p>{html.escape(notes)} Sources: {links}.</p>"
 
 
 def states() -> Iterator[tuple[str, str, str]]:
-    """Give every state of the switches: precision, baseline, layers."""
+    """Yield every state of the switches: precision, baseline, layers."""
     return product(*(TEXTS[name] for name in ("precision", "baseline", "layers")))
 
 
 def dissector_data() -> dict:
-    """Return all comparisons, each with its numbers and its sentences.
+    """Return all comparisons, each with its numbers and its sentence.
 
     Returns:
         The widget's data.
     """
     return {
+        "own_name": f"DeepSeek-V2, {variant_of(MODELS['DeepSeek-V2'].geometry).name}",
         "texts": {name: [[*item] for item in texts.items()] for name, texts in TEXTS.items()},
         "about": ABOUT,
         "sources": [list(source) for source in SOURCES],
@@ -137,7 +137,7 @@ def dissector_data() -> dict:
 
 
 def baselines() -> dict[str, Geometry]:
-    """Return the geometries that V2 is compared with; ``"matched"`` has none in print."""
+    """Return the geometries that V2 is compared with; ``"matched"`` has no published one."""
     v2, base = MODELS["DeepSeek-V2"].geometry, MODELS["DeepSeek LLM 67B"].geometry
     return {
         "67b": base,
@@ -155,7 +155,7 @@ def compared(precision: str, baseline: str, layers: str) -> dict:
         layers: one of :data:`LAYERS`.
 
     Returns:
-        ``mine`` and ``other`` (a dictionary each, or ``None`` if nothing is in print), the
+        ``mine`` and ``other`` (a dictionary each, or ``None`` if nothing is published), the
         ``saving`` in percent, the ``ratio``, its ``factors``, a ``sentence``, and whether the
         saving is the ``headline``.
     """
@@ -196,16 +196,16 @@ def compared(precision: str, baseline: str, layers: str) -> dict:
 
 
 def side(geometry: Geometry, bits: int) -> dict:
-    """Return what a token takes in one model.
+    """Return the cache per token of one model.
 
     Args:
         geometry: the model's sizes.
         bits: of a cached number.
 
     Returns:
-        As :func:`labelled`.
+        A dictionary as from :func:`labelled`.
     """
-    per_layer = evaluate(CACHE_NUMBERS[geometry.variant], geometry.sizes())
+    per_layer = evaluate(variant_of(geometry).cache_numbers, geometry.sizes())
     numbers = per_layer * geometry.n_layers
     n_bytes = kv_cache_bytes(geometry, 1, dtype=bits)
     plural = "s" * (geometry.n_layers > 1)
@@ -213,14 +213,14 @@ def side(geometry: Geometry, bits: int) -> dict:
 
 
 def labelled(numbers: int, n_bytes: int, bits: int, of: str, *, about: bool = False) -> dict:
-    """Return the cache of a token in numbers, bytes and words.
+    """Return the cache per token in numbers, bytes and words.
 
     Args:
         numbers: cached numbers.
         n_bytes: their bytes.
-        bits: of one number.
+        bits: per number.
         of: which layers.
-        about: whether the numbers are rounded ones.
+        about: whether the numbers are rounded.
 
     Returns:
         A dictionary for the page.
@@ -239,17 +239,17 @@ def labelled(numbers: int, n_bytes: int, bits: int, of: str, *, about: bool = Fa
 def factors(
     geometry: Geometry | None, mine: dict, other: dict, bits: int, layers: str
 ) -> list[list[str]]:
-    """Return what the ratio is the product of.
+    """Return the factors whose product is the ratio.
 
     Args:
-        geometry: of the other model; ``None`` if only its sum is in print.
+        geometry: of the other model; ``None`` if only its sum is published.
         mine: V2's side.
         other: the other's side.
-        bits: of a number in V2's cache.
+        bits: per number of V2's cache.
         layers: one of :data:`LAYERS`.
 
     Returns:
-        ``[what, how it is counted, factor]`` each.
+        ``[name, how it is counted, factor]`` for each factor.
     """
     precision = ["bits a number", f"{BASE_BITS} / {bits}", f"{BASE_BITS / bits:.3f}"]
     if geometry is None:
@@ -257,19 +257,32 @@ def factors(
         counted = f"{other['numbers']} / {mine['numbers']}"
         return [["numbers a token, all layers", counted, f"{ratio:.3f}"], precision]
     v2 = MODELS["DeepSeek-V2"].geometry
-    theirs = evaluate(CACHE_NUMBERS[geometry.variant], geometry.sizes())
-    ours = evaluate(CACHE_NUMBERS["MLA"], v2.sizes())
-    found = [["numbers a token and layer", f"{theirs:,} / {ours:,}", f"{theirs / ours:.3f}"]]
+    others = evaluate(variant_of(geometry).cache_numbers, geometry.sizes())
+    own = evaluate(variant_of(v2).cache_numbers, v2.sizes())
+    terms = [["numbers a token and layer", f"{others:,} / {own:,}", f"{others / own:.3f}"]]
     if layers == "model":
         depth = geometry.n_layers / v2.n_layers
-        found.append(["layers", f"{geometry.n_layers} / {v2.n_layers}", f"{depth:.3f}"])
-    return [*found, precision]
+        terms.append(["layers", f"{geometry.n_layers} / {v2.n_layers}", f"{depth:.3f}"])
+    return [*terms, precision]
+
+
+def attention_name(geometry: Geometry) -> str:
+    """Return the name of a model's variant, with the number of KV heads if it has groups.
+
+    Args:
+        geometry: the model's sizes.
+
+    Returns:
+        Such as ``MLA`` or ``GQA-8``.
+    """
+    grouped = 1 < geometry.n_kv_heads < geometry.n_heads
+    return variant_of(geometry).name + f"-{geometry.n_kv_heads}" * grouped
 
 
 def sentence(
     baseline: str, mine: dict, other: dict, saving: float, ratio: float, layers: str
 ) -> str:
-    """Return what a comparison compares, in words.
+    """Return a comparison in words.
 
     Args:
         baseline: one of :data:`ABOUT`.
@@ -289,7 +302,10 @@ def sentence(
         "matched": "the MHA model of the report’s Table 9",
     }[baseline]
     part = "a layer" if layers == "layer" else "all layers"
-    differ = [f"the attention (MLA for {'GQA-8' if baseline in ('67b', 'gqa') else 'MHA'})"]
+    own, other_geometry = MODELS["DeepSeek-V2"].geometry, baselines().get(baseline)
+    if other_geometry is None:  # the report's own baseline has a KV head per query head, too
+        other_geometry = baselines()["mha"]
+    differ = [f"the attention ({attention_name(own)} for {attention_name(other_geometry)})"]
     if baseline == "67b" and layers == "model":
         depths = [
             MODELS[name].geometry.n_layers for name in ("DeepSeek-V2", "DeepSeek LLM 67B")

@@ -1,14 +1,16 @@
-// The cache explorer. Bytes are counted in BigInt: exact, however large.
+// The cache explorer. Bytes are BigInt: exact, however large.
 
-const VARIANTS = {
-  MHA: { color: "var(--blue)", dash: "", keeps: (z) => heads(z.n_heads) },
-  GQA: { color: "var(--green)", dash: "7 4", keeps: (z) => heads(z.n_kv_heads) },
-  MQA: { color: "var(--vermilion)", dash: "2 4", keeps: () => heads(1) },
-  MLA: { color: "var(--purple)", dash: "8 3 2 3", keeps: (z) => `latent ${z.kv_lora_rank} + rotary ${z.qk_rope_head_dim}` },
-};
-const heads = (n) => `${grouped(n)} key/value head${n === 1 ? "" : "s"}`;
+// Dashes of the line styles in appearance.py.
+const DASHES = { "-": "", "--": "7 4", ":": "2 4", "-.": "8 3 2 3" };
 
-// What can be set, and what it is called in the address of the page.
+/** What a variant caches per token, in words. */
+function stored({ latent, heads }, sizes) {
+  if (latent.length) return latent.map(([word, name]) => `${word} ${sizes[name]}`).join(" + ");
+  const count = sizes[heads] ?? heads;
+  return `${withCommas(count)} key/value head${count === 1 ? "" : "s"}`;
+}
+
+// The sizes that can be set, and their names in the address of the page.
 const SIZES = {
   n_layers: "layers",
   n_heads: "heads",
@@ -27,15 +29,15 @@ function amount(bytes, unit) {
   const digits = 10n * bytes >= size ? 2 : 4;
   const power = 10n ** BigInt(digits);
   const parts = (2n * bytes * power + size) / (2n * size); // rounded half up
-  return `${grouped(parts / power)}.${String(parts % power).padStart(digits, "0")}`;
+  return `${withCommas(parts / power)}.${String(parts % power).padStart(digits, "0")}`;
 }
 
 function render({ model, el }) {
   const data = model.get("data");
-  const { controls, body, say } = frame(el, model.get("label"));
+  const { controls, body, announce } = frame(el, model.get("label"));
   el.classList.add("explorer");
   const limit = (name) => ({ min: 1, max: data.limits[name] });
-  let quiet = false; // several traits are being set at once
+  let quiet = false; // while several traits are being set at once
 
   function setAll(values) {
     quiet = true;
@@ -45,16 +47,16 @@ function render({ model, el }) {
     draw();
   }
 
-  /** A number, and a slider over its powers of two. */
+  /** A number field, with a slider over powers of two. */
   function power(name, { label, from, to, unit }) {
     const node = number(model, name, { label, ...limit(name) });
     const input = h("input", { type: "range", min: from, max: to, step: 1, "aria-label": `${label}, powers of two` });
-    input.addEventListener("input", () => put(model, name, 2 ** input.value));
+    input.addEventListener("input", () => setTrait(model, name, 2 ** input.value));
     node.classList.add("power");
     node.firstChild.after(input);
     watch(model, [name], () => {
       input.value = Math.round(Math.log2(model.get(name)));
-      input.setAttribute("aria-valuetext", `${grouped(model.get(name))} ${unit}`);
+      input.setAttribute("aria-valuetext", `${withCommas(model.get(name))} ${unit}`);
     });
     return node;
   }
@@ -64,7 +66,7 @@ function render({ model, el }) {
   list.addEventListener("change", () => {
     setAll({ ...data.models[list.value]?.sizes, model: list.value });
     for (const [name, box] of Object.entries(boxes)) {
-      const input = box.querySelector("input"); // what was refused gives way to the model's size
+      const input = box.querySelector("input"); // the model's size replaces invalid input
       input.value = model.get(name);
       input.dispatchEvent(new Event("input"));
     }
@@ -82,16 +84,18 @@ function render({ model, el }) {
     memory,
   );
 
-  // The sizes: one line, which opens into fields.
+  // The sizes: a line that opens into fields.
   const summary = h("summary");
   const uneven = h("p", { class: "note", role: "alert" });
+  const usedBy = (size) =>
+    data.variants.filter(({ numbers }) => numbers.some(([, names]) => names.includes(size))).map(({ name }) => name).join(", ");
   const fields = {
     n_layers: "layers",
     n_heads: "query heads",
-    n_kv_heads: "key/value heads of GQA",
+    n_kv_heads: `key/value heads of ${usedBy("n_kv_heads")}`,
     head_dim: "head width",
-    kv_lora_rank: "latent width of MLA",
-    qk_rope_head_dim: "rotary width of MLA",
+    kv_lora_rank: `latent width of ${usedBy("kv_lora_rank")}`,
+    qk_rope_head_dim: `rotary width of ${usedBy("qk_rope_head_dim")}`,
   };
   const boxes = Object.fromEntries(Object.entries(fields).map(([name, label]) => [name, number(model, name, { label, ...limit(name) })]));
   const geometry = h("details", { class: "geometry" }, summary, h("div", { class: "fields" }, ...Object.values(boxes)), uneven);
@@ -106,9 +110,9 @@ function render({ model, el }) {
   // The drawing.
   const answer = h("p", { class: "answer" });
   const rows = Object.fromEntries(
-    Object.keys(VARIANTS).map((name) => {
+    data.variants.map(({ name, color }) => {
       const parts = { keeps: h("span"), own: h("span", { class: "own" }), size: h("span", { class: "takes" }) };
-      parts.fill = h("div", { class: "fill", style: `--color: ${VARIANTS[name].color}` }, h("div", { class: "over" }));
+      parts.fill = h("div", { class: "fill", style: `--color: ${color}` }, h("div", { class: "over" }));
       parts.mark = h("div", { class: "brink" });
       parts.node = h(
         "li",
@@ -140,24 +144,29 @@ function render({ model, el }) {
     isLive(model) ? null : h("p", { class: "link" }, link, shown),
   );
 
-  let now; // all that is shown, computed from the traits
+  let now; // everything shown, computed from the traits
+
+  /** How many KV heads the query heads share. */
+  const sharing = ({ n_heads, n_kv_heads }) => (n_kv_heads === 1 ? "one" : n_kv_heads === n_heads ? "all" : "some");
 
   function compute() {
     const get = Object.fromEntries(NAMES.map((name) => [name, model.get(name)]));
     const published = data.models[get.model];
-    const own = published?.variant ?? { [get.n_heads]: "MHA", 1: "MQA" }[get.n_kv_heads] ?? "GQA";
+    const own = published?.variant ?? data.sharing[sharing(get)];
     const bytes = BigInt(get.memory) * BigInt(data.units[get.unit]);
-    const variants = Object.keys(VARIANTS).map((name) => {
-      const token = BigInt(get.n_layers * evaluate(data.numbers[name], get) * get.bits); // in bits
+    const variants = data.variants.map((variant) => {
+      const token = BigInt(get.n_layers * evaluate(variant.numbers, get) * get.bits); // in bits
+      const cached = (tokens) => Math.min(tokens, variant.window ?? Infinity); // of that many seen
       const fit = (sequences) => (8n * bytes) / (token * BigInt(sequences));
+      const longest = (sequences) => (fit(sequences) >= (variant.window ?? Infinity) ? Infinity : fit(sequences));
       return {
-        name,
+        ...variant,
         token: (token + 7n) / 8n,
-        cache: (token * BigInt(get.context) * BigInt(get.users) + 7n) / 8n,
-        at: (context) => (Number(token) * context * get.users) / 8,
-        tokens: fit(1),
-        users: fit(get.context),
-        crossing: fit(get.users),
+        cache: (token * BigInt(cached(get.context)) * BigInt(get.users) + 7n) / 8n,
+        at: (context) => (Number(token) * cached(context) * get.users) / 8,
+        tokens: longest(1),
+        users: fit(cached(get.context)),
+        crossing: longest(get.users),
       };
     });
     return { ...get, published, own, bytes, variants };
@@ -170,21 +179,21 @@ function render({ model, el }) {
     const both = (bytes) => `${amount(bytes, GiB)} GiB = ${amount(bytes, GB)} GB`;
     const other = now.unit === "GB" ? "GiB" : "GB";
     const main = now.variants.find(({ name }) => name === now.own);
-    const have = `${grouped(now.memory)} ${now.unit}`;
+    const have = `${withCommas(now.memory)} ${now.unit}`;
 
     list.value = now.model;
     const widths = now.v_head_dim === now.head_dim ? "" : ` (values ${now.v_head_dim})`;
-    summary.textContent = `${grouped(now.n_layers)} layers, ${grouped(now.n_heads)} query heads of width ${now.head_dim}${widths}`;
-    uneven.textContent = now.n_heads % now.n_kv_heads ? `${grouped(now.n_heads)} query heads cannot share ${grouped(now.n_kv_heads)} key/value heads evenly: attnlib would refuse such a layer.` : "";
+    summary.textContent = `${withCommas(now.n_layers)} layers, ${withCommas(now.n_heads)} query heads of width ${now.head_dim}${widths}`;
+    uneven.textContent = now.n_heads % now.n_kv_heads ? `${withCommas(now.n_heads)} query heads cannot share ${withCommas(now.n_kv_heads)} key/value heads evenly: attnlib would refuse such a layer.` : "";
 
-    const users = `${grouped(now.users)} user${now.users === 1 ? "" : "s"}`;
-    const each = `${grouped(now.context)} token${now.context === 1 ? "" : "s"}${now.users === 1 ? "" : " each"}`;
+    const users = `${withCommas(now.users)} user${now.users === 1 ? "" : "s"}`;
+    const each = `${withCommas(now.context)} token${now.context === 1 ? "" : "s"}${now.users === 1 ? "" : " each"}`;
     const whose = now.published ? `${now.model} (${now.own})` : `Your geometry, as ${now.own},`;
-    const few = main.users === 0n ? "not one" : `${main.cache > now.bytes ? "only " : ""}${grouped(main.users)}`;
+    const few = main.users === 0n ? "not one" : `${main.cache > now.bytes ? "only " : ""}${withCommas(main.users)}`;
     const fits = `${few} such user${main.users < 2n ? " fits" : "s fit"}`;
     answer.replaceChildren(`${whose} keeps `, h("strong", {}, `${amount(main.cache, GiB)} GiB`), ` for ${users} with ${each}. In ${have}, `, h("strong", {}, fits), ".");
 
-    // Bars: the largest is as long as the place, unless the memory is a little longer.
+    // Bars: the largest fills the width, unless the memory is a little larger.
     const largest = Math.max(...now.variants.map(({ cache }) => Number(cache)));
     const room = Number(now.bytes);
     const full = room < 2.5 * largest ? Math.max(largest, room) : largest;
@@ -193,7 +202,7 @@ function render({ model, el }) {
       const row = rows[variant.name];
       const share = (100 * Number(variant.cache)) / full;
       const over = variant.cache > now.bytes;
-      row.keeps.textContent = VARIANTS[variant.name].keeps(now);
+      row.keeps.textContent = stored(variant.stores, now);
       row.own.textContent = variant.name === now.own ? (now.published ? now.model : "your own") : "";
       row.size.textContent = both(variant.cache) + (over ? ", too large" : "");
       row.fill.style.width = `${share}%`;
@@ -205,25 +214,25 @@ function render({ model, el }) {
     roomName.style.transform = `translateX(-${Math.min(at, 100)}%)`;
     roomName.textContent = `memory: ${have} = ${amount(now.bytes, data.units[other])} ${other}${at > 100 ? " →" : ""}`;
 
-    tableNote.textContent = `To the byte. Tokens fit in one sequence, users with ${grouped(now.context)} tokens each.`;
+    tableNote.textContent = `To the byte. Tokens fit in one sequence, users with ${withCommas(now.context)} tokens each.`;
     cells.replaceChildren(
       ...now.variants.map(({ name, token, cache, tokens, users: n }) =>
-        h("tr", { "data-variant": name, class: name === now.own && "own" }, h("th", { scope: "row" }, name), ...[token, cache, tokens, n].map((value) => h("td", {}, ...breakable(grouped(value))))),
+        h("tr", { "data-variant": name, class: name === now.own && "own" }, h("th", { scope: "row" }, name), ...[token, cache, tokens, n].map((value) => h("td", {}, ...(value === Infinity ? ["any number"] : breakable(withCommas(value)))))),
       ),
     );
     assumed.textContent = now.published?.assumed ?? "";
     growing.textContent = `Cache of ${users} as the context grows (log scales; a dot: memory full)`;
     growth.draw();
-    const full_at = now.variants.map(({ name, crossing }) => `${name} ${grouped(crossing)}`).join(", ");
+    const full_at = now.variants.filter(({ crossing }) => crossing !== Infinity).map(({ name, crossing }) => `${name} ${withCommas(crossing)}`).join(", ");
     growth.node.setAttribute("aria-label", `Cache against context length for ${users}. The memory of ${have} is full at this many tokens a user: ${full_at}.`);
-    say(`${answer.textContent} ${now.variants.map(({ name, cache }) => `${name} ${amount(cache, GiB)} GiB`).join(", ")}.`);
+    announce(`${answer.textContent} ${now.variants.map(({ name, cache }) => `${name} ${amount(cache, GiB)} GiB`).join(", ")}.`);
     remember();
   }
 
-  /** A number that may break behind a comma, if it is longer than any row has room for. */
+  /** A number that may break after a comma, if it is too long for any row. */
   const breakable = (text) => (text.length < 16 ? [text] : text.split(/(?<=,)/).flatMap((part) => [part, h("wbr")]));
 
-  /** Lines of the four variants, the memory across them, and a mark where each line meets it. */
+  /** One line per variant, the memory across them, and a mark where each line meets it. */
   function paint(place) {
     if (!now) return [];
     const { left, right, top, bottom } = place;
@@ -236,13 +245,13 @@ function render({ model, el }) {
     const x = scale([low, high], [left, right], { log: true });
     const y = scale([floor, 2 * Math.max(room, ...ends)], [bottom, top], { log: true });
     const ticks = (from, to, step) => Array.from({ length: 40 }, (_, i) => i * step).filter((i) => 2 ** i >= from && 2 ** i <= to);
-    const units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ZiB"];
+    const binary = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ZiB"];
     const beside = (at, before) => ({ x: at + (before ? -6 : 6), "text-anchor": before ? "end" : "start" });
-    const bytes = (i) => `${2 ** (i % 10)} ${units[Math.floor(i / 10)]}`;
+    const bytes = (i) => `${2 ** (i % 10)} ${binary[Math.floor(i / 10)]}`;
     const nodes = axes(place, {
       x,
       y,
-      xTicks: ticks(low, high, 1).filter((i) => (i - 10) % (wide ? 2 : 5) === 0).map((i) => [2 ** i, grouped(2 ** i)]),
+      xTicks: ticks(low, high, 1).filter((i) => (i - 10) % (wide ? 2 : 5) === 0).map((i) => [2 ** i, withCommas(2 ** i)]),
       yTicks: ticks(floor, 2 * Math.max(room, ...ends), 5).map((i) => [2 ** i, bytes(i)]),
       xLabel: "context length in tokens, each user",
     });
@@ -250,34 +259,34 @@ function render({ model, el }) {
     nodes.push(
       s("path", { class: "limit", d: `M${left} ${y(room)}H${right}` }),
       s("path", { class: "present", d: `M${here} ${top}V${bottom}` }),
-      s("text", { class: "meets", y: top + 8, ...beside(here, here > right - 70) }, grouped(now.context)),
+      s("text", { class: "meets", y: top + 8, ...beside(here, here > right - 70) }, withCommas(now.context)),
     );
-    for (const { name, at } of now.variants) {
-      const { color, dash } = VARIANTS[name];
-      nodes.push(s("path", { class: "line", d: `M${left} ${y(at(low))}L${right} ${y(at(high))}`, stroke: color, "stroke-dasharray": dash }));
+    for (const { at, color, line, window } of now.variants) {
+      const bend = window > low && window < high ? `L${x(window)} ${y(at(window))}` : "";
+      nodes.push(s("path", { class: "line", d: `M${left} ${y(at(low))}${bend}L${right} ${y(at(high))}`, stroke: color, "stroke-dasharray": DASHES[line] }));
     }
     let last = Infinity;
     const named = [["memory", room], ...now.variants.map(({ name, at }) => [name, at(high)])];
     for (const [name, value] of named.sort((a, b) => a[1] - b[1])) {
-      last = Math.min(y(value), last - 14); // names keep a line's distance
+      last = Math.min(y(value), last - 14); // names are at least one line apart
       nodes.push(s("text", { x: right + 5, y: last, "dominant-baseline": "middle" }, name));
     }
     const met = now.variants.filter(({ crossing }) => crossing >= low && crossing <= high).sort((a, b) => Number(a.crossing - b.crossing));
-    met.forEach(({ name, crossing }, i) => {
+    met.forEach(({ name, color, crossing }, i) => {
       const px = x(Number(crossing));
       const above = i % 2 === 0; // neighbours on different sides
       const before = px > right - 60 || (above && px > left + 60);
       nodes.push(
-        s("circle", { cx: px, cy: y(room), r: 4.5, fill: VARIANTS[name].color, "data-variant": name }),
-        s("text", { class: "meets", y: y(room) + (above ? -8 : 17), ...beside(px, before) }, grouped(crossing)),
+        s("circle", { cx: px, cy: y(room), r: 4.5, fill: color, "data-variant": name }),
+        s("text", { class: "meets", y: y(room) + (above ? -8 : 17), ...beside(px, before) }, withCommas(crossing)),
       );
     });
     return nodes;
   }
 
-  // The address of the page says what the reader chose, where no kernel keeps it.
+  // Without a kernel, the address of the page stores the reader's choices.
   let timer = 0;
-  let settled = false; // nothing is written before the reader has done something
+  let settled = false; // nothing is stored before the reader has changed something
 
   function address() {
     const url = new URL(location.href);
@@ -295,7 +304,7 @@ function render({ model, el }) {
       try {
         history.replaceState(history.state, "", address());
       } catch {
-        // a page on disk may not rewrite its address everywhere; the button still has it
+        // some browsers refuse this for pages on disk; the button works all the same
       }
     }, 300);
     shown.hidden = true;
@@ -303,32 +312,32 @@ function render({ model, el }) {
   }
 
   function recall() {
-    const asked = new URLSearchParams(location.search);
-    const found = {};
-    const admitted = { model: [...Object.keys(data.models), data.own], unit: Object.keys(data.units) };
-    for (const [name, values] of Object.entries(admitted)) if (values.includes(asked.get(name))) found[name] = asked.get(name);
+    const parameters = new URLSearchParams(location.search);
+    const state = {};
+    const choices = { model: [...Object.keys(data.models), data.own], unit: Object.keys(data.units) };
+    for (const [name, values] of Object.entries(choices)) if (values.includes(parameters.get(name))) state[name] = parameters.get(name);
     const whole = (name, short, fits) => {
-      const value = /^\d{1,9}$/.test(asked.get(short) ?? "") ? Number(asked.get(short)) : 0;
-      if (fits(value)) found[name] = value;
+      const value = /^\d{1,9}$/.test(parameters.get(short) ?? "") ? Number(parameters.get(short)) : 0;
+      if (fits(value)) state[name] = value;
     };
     whole("bits", "bits", (value) => data.formats.some(([bits]) => bits === value));
     const inside = (name) => (value) => value >= 1 && value <= data.limits[name];
     for (const name of ["context", "users", "memory"]) whole(name, name, inside(name));
-    if (found.model === data.own) {
+    if (state.model === data.own) {
       for (const [name, short] of Object.entries(SIZES)) whole(name, short, inside(name));
-      found.v_head_dim ??= found.head_dim ?? model.get("v_head_dim");
-    } else Object.assign(found, data.models[found.model]?.sizes);
-    geometry.open = found.model === data.own;
-    for (const [name, value] of Object.entries(found)) model.set(name, value);
+      state.v_head_dim ??= state.head_dim ?? model.get("v_head_dim");
+    } else Object.assign(state, data.models[state.model]?.sizes);
+    geometry.open = state.model === data.own;
+    for (const [name, value] of Object.entries(state)) model.set(name, value);
   }
 
   async function copy() {
     try {
       await navigator.clipboard.writeText(address());
       link.textContent = "Copied";
-      say("Link copied.");
+      announce("Link copied.");
     } catch {
-      shown.hidden = false; // no leave to write the clipboard: here it is to copy
+      shown.hidden = false; // no permission to write the clipboard: show the link instead
       shown.value = address();
       shown.focus();
       shown.select();

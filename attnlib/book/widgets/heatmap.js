@@ -1,10 +1,10 @@
-// The attention heatmap. A row asks, a column answers; one cell is one pixel of a canvas, and
-// the browser enlarges it, so that a thousand cells cost no more than one.
+// The attention heatmap. Rows are queries, columns are keys. Each cell is one pixel of a canvas that
+// the browser enlarges, so that a thousand cells cost no more than one.
 
-const SHADE = [27, 132, 201]; // as far from white as from the dark page; its opacity is the weight
+const SHADE = [27, 132, 201]; // equal contrast on white and on the dark page; opacity is the weight
 
 function render({ model, el }) {
-  const { controls, body, say } = frame(el, model.get("label"));
+  const { controls, body, announce } = frame(el, model.get("label"));
   el.classList.add("heatmap");
   const map = h("canvas");
   const marks = s("svg", { preserveAspectRatio: "none", "aria-hidden": "true" });
@@ -23,7 +23,6 @@ function render({ model, el }) {
   const asked = h("p", { class: "note asked" });
   const strip = h("fieldset", { class: "strip" });
   const heads = h("fieldset", { class: "heads" });
-  const others = h("div", { class: "others" });
 
   const sheet = h(
     "div",
@@ -45,17 +44,17 @@ function render({ model, el }) {
 
   let data, all; // all: the weights of all layers
   let layer, darkest; // the weights of the layer shown, and the largest of them
-  let hovered; // [query, key] under the pointer, each or both
+  let hovered; // [query, key] under the pointer; null where there is none
 
   /** The weight of a query on a key in the head shown. */
   const weight = (t, at) => layer[(model.get("head") * data.T + t) * data.S + at];
   const isHidden = (t, at) => data.hidden[t * data.S + at] === "1";
 
-  /** Take in new data: names, hatching, controls. */
+  /** Set up names, hatching and controls for new data. */
   function load() {
     const [L, H, T, S] = model.get("data").shape;
     data = { ...model.get("data"), L, H, T, S };
-    data.repeats = new Set(data.keys).size < S; // then a key is told by its place as well
+    data.repeats = new Set(data.keys).size < S; // then keys need their positions as well
     all = unpack(data.weights);
     hovered = [null, null];
     Object.assign(map, { width: S, height: T });
@@ -70,7 +69,7 @@ function render({ model, el }) {
     columnNames.replaceChildren(...data.keys.map((name) => h("span", {}, name)));
     cursor.setAttribute("aria-valuemin", 1);
     cursor.setAttribute("aria-valuemax", T);
-    const dense = Math.max(T, S) <= 12; // large cells get more lines
+    const dense = Math.max(T, S) <= 12; // large cells have more lines
     let hatching = "";
     for (let t = 0; t < T; t++) {
       for (let at = 0; at < S; at++) {
@@ -97,7 +96,7 @@ function render({ model, el }) {
     drawHeads();
   }
 
-  /** A token in the strip: pointing at it previews its row and its column, a click stays. */
+  /** A token in the strip: hovering previews its row and its column, a click selects them. */
   function chip(name, t, group) {
     const input = h("input", { type: "radio", name: group });
     input.addEventListener("change", () => select(t, model.get("key")));
@@ -106,12 +105,12 @@ function render({ model, el }) {
     return h("label", { onpointerenter, onpointerleave }, input, h("span", {}, name));
   }
 
-  /** Pictures of all heads of the layer, of which one is chosen. */
+  /** Draw small pictures of all heads of the layer, to choose one. */
   function drawHeads() {
     const group = uid();
     const size = data.T * data.S;
     layer = all.subarray(model.get("layer") * data.H * size, (model.get("layer") + 1) * data.H * size);
-    darkest = layer.reduce((most, weight) => Math.max(most, weight), 0);
+    darkest = layer.reduce((most, value) => Math.max(most, value), 0);
     heads.hidden = data.H < 2;
     heads.replaceChildren(
       h("legend", {}, `All heads${data.L > 1 ? `, ${data.layers[model.get("layer")]}` : ""}: choose one to enlarge it`),
@@ -120,7 +119,7 @@ function render({ model, el }) {
         paint(picture, layer.subarray(head * size, (head + 1) * size));
         const input = h("input", { type: "radio", name: group, value: head });
         input.checked = head === model.get("head");
-        input.addEventListener("change", () => put(model, "head", head));
+        input.addEventListener("change", () => setTrait(model, "head", head));
         return h("label", {}, input, picture, h("span", {}, data.heads[head]));
       }),
     );
@@ -131,10 +130,10 @@ function render({ model, el }) {
   function paint(canvas, weights) {
     const context = canvas.getContext("2d");
     const image = context.createImageData(data.S, data.T);
-    const scale = 255 / Math.max(darkest, 1e-6);
+    const opacity = 255 / Math.max(darkest, 1e-6);
     for (let i = 0; i < weights.length; i++) {
       image.data.set(SHADE, 4 * i);
-      image.data[4 * i + 3] = weights[i] * scale;
+      image.data[4 * i + 3] = weights[i] * opacity;
     }
     context.putImageData(image, 0, 0);
   }
@@ -144,17 +143,19 @@ function render({ model, el }) {
     const size = data.T * data.S;
     const head = clamp(model.get("head"), 0, data.H - 1);
     paint(map, layer.subarray(head * size, (head + 1) * size));
-    heads.querySelectorAll("input").forEach((input, i) => (input.checked = i === head));
+    heads.querySelectorAll("input").forEach((input, i) => {
+      input.checked = i === head;
+    });
     legend.replaceChildren(
       "0.00 ",
       h("span", { class: "scale" }),
       ` ${fixed(darkest)}${data.hidden ? ", hatched: hidden by the mask" : ""}`,
     );
     point();
-    say(words(model.get("query"), model.get("key")));
+    announce(words(model.get("query"), model.get("key")));
   }
 
-  /** Show the cursor, or what the pointer is over. */
+  /** Show the cell under the pointer, or else the cursor. */
   function point() {
     const t = clamp(hovered[0] ?? model.get("query"), 0, data.T - 1);
     const at = hovered[0] === null && hovered[1] === null ? model.get("key") : hovered[1];
@@ -177,13 +178,13 @@ function render({ model, el }) {
     read(t, at);
   }
 
-  /** The keys of a query, the largest weight first, hidden ones left out. */
+  /** The visible keys of a query, the largest weight first. */
   function order(t) {
     const seen = [...Array(data.S).keys()].filter((at) => !isHidden(t, at));
     return seen.sort((a, b) => weight(t, b) - weight(t, a) || a - b);
   }
 
-  /** Write beside the map what the row of a query says. */
+  /** Write the row of a query next to the map. */
   function read(t, at) {
     const seen = order(t);
     const shown = seen.slice(0, 8); // --shown
@@ -200,7 +201,7 @@ function render({ model, el }) {
         ),
       ),
     );
-    const total = seen.reduce((total, key) => total + weight(t, key), 0);
+    const total = seen.reduce((partial, key) => partial + weight(t, key), 0);
     const rest = seen.length - shown.length;
     const hidden = data.S - seen.length;
     sum.textContent = `sum of the row: ${fixed(total, 3)}`;
@@ -223,12 +224,12 @@ function render({ model, el }) {
     const seen = order(t);
     const shown = at === null || isHidden(t, at) || seen.slice(0, 4).includes(at) ? seen.slice(0, 4) : [at, ...seen.slice(0, 3)];
     const list = shown.map((key) => `${data.keys[key]}: ${fixed(weight(t, key))}`).join(", ");
-    const total = seen.reduce((total, key) => total + weight(t, key), 0);
+    const total = seen.reduce((partial, key) => partial + weight(t, key), 0);
     return `${data.queries[t]}, query ${t}, attends to ${list || "nobody"}; sum ${fixed(total, 3)}`;
   }
 
   function hover(t, at) {
-    if (t === hovered[0] && at === hovered[1]) return; // still the same cell
+    if (t === hovered[0] && at === hovered[1]) return; // the same cell
     hovered = [t, at];
     point();
   }
@@ -266,7 +267,7 @@ function render({ model, el }) {
       Home: [0, model.get("key")],
       End: [data.T - 1, model.get("key")],
       Escape: [t, null],
-      " ": [t, model.get("key")], // else the page would scroll away
+      " ": [t, model.get("key")], // otherwise the page would scroll
     };
     if (!(event.key in steps)) return;
     event.preventDefault();
@@ -274,24 +275,26 @@ function render({ model, el }) {
     select(...steps[event.key]);
   });
 
-  const ends = [
+  const stops = [
     watch(model, ["data"], load),
     follow(model, ["layer"], drawHeads),
     follow(model, ["head", "query", "key"], draw),
   ];
-  return () => ends.forEach((end) => end());
+  return () => stops.forEach((stop) => stop());
 }
 
-/** With a kernel: a sequence of the reader's own. */
+/** With a kernel: a field for the reader's own sequence. */
 function asking(model) {
   const id = uid();
   const input = h("input", { id, type: "text", size: 24, autocomplete: "off", spellcheck: "false", required: true });
   const answer = h("p", { class: "complaint", role: "alert" });
   const submit = (event) => {
     event.preventDefault();
-    put(model, "text", input.value);
+    setTrait(model, "text", input.value);
   };
-  watch(model, ["message"], () => (answer.textContent = model.get("message")));
+  watch(model, ["message"], () => {
+    answer.textContent = model.get("message");
+  });
   const label = h("label", { for: id }, "Another sequence");
   return h("form", { class: "control asking", onsubmit: submit }, label, input, h("button", {}, "Show"), answer);
 }

@@ -1,4 +1,4 @@
-"""The attention heatmap: who asks, who answers, head by head."""
+"""The attention heatmap: attention weights by query and key, head by head."""
 
 from __future__ import annotations
 
@@ -12,25 +12,24 @@ from attnlib.book.widgets.base import Widget, one_of, pack, table, unpack
 
 MAX_TOKENS = 128  # more rows or columns cannot be told apart on a page
 MAX_WEIGHTS = 600_000  # about 1.6 MB of page
-SUM_TOLERANCE = 1e-2  # bfloat16 weights of a long row add up to no better
+SUM_TOLERANCE = 1e-2  # the sum of a long row of bfloat16 weights is no more exact
 
 
 class AttentionHeatmap(Widget, file="heatmap"):
-    """Attention weights of layers and heads over tokens; a cursor reads them row by row.
+    """Attention weights of layers and heads over tokens, with a cursor that reads one row.
 
     Args:
-        weights: ``(T, S)``, ``(H, T, S)`` or ``(layers, H, T, S)``, any float dtype. A row is a
-            query, a column a key, and each row sums to 1, or is all zeros.
-        tokens: the T tokens that ask.
-        key_tokens: the S tokens that answer; ``None`` means ``tokens``.
+        weights: ``(T, S)``, ``(H, T, S)`` or ``(layers, H, T, S)``, any float dtype. Rows are
+            queries, columns are keys; each row sums to 1 or is all zeros.
+        tokens: the T tokens of the queries.
+        key_tokens: the S tokens of the keys; ``None`` means ``tokens``.
         mask: boolean, ``(T, S)``, True = may attend; hidden cells are hatched.
-        layer_names: what the layers are called; ``None`` means layer 0, layer 1, ...
-        head_names: what the heads are called; ``None`` means head 0, head 1, ...
+        layer_names: names of the layers; ``None`` means layer 0, layer 1, ...
+        head_names: names of the heads; ``None`` means head 0, head 1, ...
         label: the figure's title.
-        respond: with a kernel, what to do with a text that the reader types: a function of a
-            string that returns new ``(weights, tokens)``, or raises ``ValueError`` with a
-            message for the reader. Under a causal mask new weights are causal, too; any other
-            mask ends with the weights it belongs to.
+        respond: with a kernel, a function of a text that the reader types. It returns new
+            ``(weights, tokens)``, or raises ``ValueError`` with a message for the reader. New
+            weights get a causal mask if ``mask`` is causal, and no mask otherwise.
         layer: the layer shown first.
         head: the head shown first.
         query: the row under the cursor at first; ``None`` means the last.
@@ -40,12 +39,12 @@ class AttentionHeatmap(Widget, file="heatmap"):
         head: the head shown.
         query: the row under the cursor.
         key: the column under the cursor, or ``None``.
-        text: what the reader typed; setting it calls ``respond``.
-        message: the answer to a text that could not be used.
+        text: typed by the reader; setting it calls ``respond``.
+        message: shown if a text could not be used.
 
     Raises:
         ValueError: if the weights are not finite, not in 0 to 1 or do not sum to 1, if tokens
-            or mask do not fit them, or if they are more than a page can show.
+            or mask do not match them, or if there are more than a page can show.
     """
 
     layer = traitlets.Int().tag(sync=True, state=True)
@@ -110,7 +109,7 @@ class AttentionHeatmap(Widget, file="heatmap"):
         except ValueError as error:
             self.message = str(error)
             return
-        except Exception as error:  # a mistake in `respond`: the reader is told, too
+        except Exception as error:  # a bug in `respond`: the reader should see it, too
             self.message = f"{type(error).__name__}: {error}"
             raise
         with self.hold_sync():
@@ -118,7 +117,7 @@ class AttentionHeatmap(Widget, file="heatmap"):
             self.query, self.key = len(tokens) - 1, None
 
     def fallback(self) -> str:
-        """Return the head under the cursor as a table, or its largest weights if it is big."""
+        """Return a table of the head shown: all weights, or the largest ones of a long row."""
         return heatmap_table(self.data, self.layer, self.head)
 
 
@@ -128,19 +127,19 @@ def heatmap_data(
     key_tokens: Sequence[str] | None = None,
     mask: Tensor | None = None,
 ) -> dict:
-    """Check what a heatmap is given, and pack it for the page.
+    """Return the widget's data, after checking the input.
 
     Args:
         weights: ``(T, S)``, ``(H, T, S)`` or ``(layers, H, T, S)``.
-        tokens: the T tokens that ask.
-        key_tokens: the S tokens that answer; ``None`` means ``tokens``.
+        tokens: the T tokens of the queries.
+        key_tokens: the S tokens of the keys; ``None`` means ``tokens``.
         mask: boolean, ``(T, S)``, or ``None``.
 
     Returns:
-        The widget's data.
+        A dictionary for the page.
 
     Raises:
-        ValueError: if one of them does not fit, as :class:`AttentionHeatmap` says.
+        ValueError: as :class:`AttentionHeatmap` does.
     """
     weights = torch.as_tensor(weights).detach().to("cpu", torch.float32)
     if weights.ndim not in (2, 3, 4) or 0 in weights.shape:
@@ -162,7 +161,7 @@ def heatmap_data(
         low, high = weights.min().item(), weights.max().item()
         raise ValueError(f"weights must be in 0 to 1, got {low:.3g} to {high:.3g}")
     rows = torch.as_tensor(weights.sum(dim=-1))  # (layers, H, T)
-    wrong = ((rows - 1).abs() > SUM_TOLERANCE) & (rows != 0)  # a query that sees nobody: zeros
+    wrong = ((rows - 1).abs() > SUM_TOLERANCE) & (rows != 0)  # zeros: it sees no key
     if wrong.any():
         layer, head, t = wrong.nonzero()[0].tolist()
         raise ValueError(
@@ -198,20 +197,20 @@ def heatmap_data(
 
 
 def causal(T: int) -> Tensor:
-    """Return the mask of T tokens that see themselves and what came before, ``(T, T)``."""
+    """Return the causal mask of T tokens, shape ``(T, T)``."""
     return torch.ones(T, T, dtype=torch.bool).tril()
 
 
 def numbered(kind: str, count: int, names: Sequence[str] | None) -> list[str]:
-    """Return what layers or heads are called.
+    """Return the names of layers or heads.
 
     Args:
         kind: ``layer`` or ``head``.
         count: how many there are.
-        names: their names, or ``None`` for the kind and a number from 0.
+        names: their names; ``None`` means the kind and a number from 0.
 
     Returns:
-        One name each.
+        One name per layer or head.
 
     Raises:
         ValueError: if there are more or fewer names than layers or heads.
@@ -228,11 +227,11 @@ def heatmap_table(data: dict, layer: int, head: int) -> str:
 
     Args:
         data: the widget's.
-        layer: which layer.
-        head: which head.
+        layer: index of the layer.
+        head: index of the head.
 
     Returns:
-        All weights, if there are few; for each query its three largest otherwise.
+        All weights if there are at most 10 keys, else the three largest of each query.
     """
     layers, heads, T, S = data["shape"]
     numbers = unpack(data["weights"])[(layer * heads + head) * T * S :][: T * S]

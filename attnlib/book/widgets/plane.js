@@ -1,67 +1,74 @@
-// The plane of models. Each mark is a point where one or more models stand; the page looks up
-// what Python counted, divides a cache by its tokens, and draws.
+// The plane of models. Each mark is a point with one or more models; the page looks up what
+// Python counted, divides a cache by its tokens, and draws.
 
-const R = 6; // of a mark, in pixels
-const MARKS = {
-  MHA: { trait: "show_mha", path: `M${-R} 0a${R} ${R} 0 1 0 ${2 * R} 0a${R} ${R} 0 1 0 ${-2 * R} 0z` },
-  GQA: { trait: "show_gqa", path: `M${-R + 1} ${-R + 1}h${2 * R - 2}v${2 * R - 2}h${2 - 2 * R}z` },
-  MQA: { trait: "show_mqa", path: `M0 ${-R - 1}L${R + 1} ${R}H${-R - 1}z` },
-  MLA: { trait: "show_mla", path: `M0 ${-R - 2}L${R + 2} 0L0 ${R + 2}L${-R - 2} 0z` },
+const R = 6; // radius of a mark, in pixels
+// Shapes of the markers in appearance.py.
+const SHAPES = {
+  o: `M${-R} 0a${R} ${R} 0 1 0 ${2 * R} 0a${R} ${R} 0 1 0 ${-2 * R} 0z`,
+  s: `M${-R + 1} ${-R + 1}h${2 * R - 2}v${2 * R - 2}h${2 - 2 * R}z`,
+  "^": `M0 ${-R - 1}L${R + 1} ${R}H${-R - 1}z`,
+  D: `M0 ${-R - 2}L${R + 2} 0L0 ${R + 2}L${-R - 2} 0z`,
+  v: `M0 ${R + 1}L${R + 1} ${-R}H${-R - 1}z`,
+  P: "M-2 -6h4v4h4v4h-4v4h-4v-4h-4v-4h4z",
+  X: "M0 -3L3 -6L6 -3L3 0L6 3L3 6L0 3L-3 6L-6 3L-3 0L-6 -3L-3 -6z",
+  p: "M0 -7L6.7 -2.2L4.1 5.7H-4.1L-6.7 -2.2z",
 };
-const LANES = { MHA: -0.27, GQA: -0.09, MQA: 0.09, MLA: 0.27 }; // within a year, side by side
-const NEAR = 40; // pixels from a pointer to the mark that it means
-const SHOWN = ["x", "y", "context", "form", "family", "from_year", "to_year", "ridge", ...Object.values(MARKS).map(({ trait }) => trait)];
+const NEAR = 40; // pixels within which a pointer means a mark
+const TRAITS = ["x", "y", "context", "form", "family", "from_year", "to_year", "ridge", "shown"];
 
 const BYTES = ["bytes", "KiB", "MiB", "GiB", "TiB", "PiB"];
 
-/** Bytes in the largest binary unit that leaves a whole part. */
-function sized(bytes) {
+/** Bytes in the largest binary unit in which they are at least 1. */
+function readableBytes(bytes) {
   const power = Math.max(0, Math.min(BYTES.length - 1, Math.floor(Math.log2(bytes) / 10)));
   const value = bytes / 2 ** (10 * power);
   const digits = power === 0 || Number.isInteger(value) ? 0 : value < 100 ? 1 : 0;
   return `${fixed(value, digits)} ${BYTES[power]}`;
 }
 
-/** A count with its thousands, millions or billions in one letter. */
-function counted(n) {
+/** A count with one letter for thousands, millions or billions. */
+function readableCount(n) {
   const step = [[1e9, "B"], [1e6, "M"], [1e3, "k"]].find(([size]) => n >= size) ?? [1, ""];
   const value = n / step[0];
   return `${fixed(value, Number.isInteger(value) || value >= 100 ? 0 : 1)}${step[1]}`;
 }
 
-// How each measure is scaled, marked along an axis and written.
+// How each measure is scaled, labelled along an axis, and written.
 const AXES = {
-  bytes: { base: 4, tick: sized, write: (v) => `${grouped(Math.round(v))} bytes` },
-  longest: { base: 4, tick: sized, write: (v) => `${grouped(v)} bytes` },
+  bytes: { base: 4, tick: readableBytes, write: (v) => `${withCommas(Math.round(v))} bytes` },
+  longest: { base: 4, tick: readableBytes, write: (v) => `${withCommas(v)} bytes` },
   intensity: { base: 2, tick: String, write: (v) => `${v}` },
-  params: { base: 10, tick: counted, write: grouped },
+  params: { base: 10, tick: readableCount, write: withCommas },
   year: { tick: String, write: (v) => String(Math.round(v)) },
 };
 
 function render({ model, el }) {
-  const { controls, body, say } = frame(el, model.get("label"));
+  const { controls, body, announce } = frame(el, model.get("label"));
   const data = model.get("data");
   const { machine } = data;
   el.classList.add("plane");
   const names = data.models.map(({ name }) => name);
+  const variants = Object.fromEntries(data.variants.map((variant) => [variant.name, variant]));
+  // Within a year, variants are side by side.
+  const lanes = Object.fromEntries(data.variants.map(({ name }, i) => [name, (0.72 / data.variants.length) * (i - (data.variants.length - 1) / 2)]));
   let hovered = null; // the point under the pointer
-  let points = []; // all that are shown, each with its models
-  let rest = []; // values of the models that a filter took away
-  let places = []; // pixels of the points
+  let points = []; // the points shown, each with its models
+  let rest = []; // values of the models that are filtered out
+  let places = []; // the points in pixels
 
-  // What a model is worth on a measure.
+  // A model's value on each measure.
   const cachedBy = (entry) => (model.get("form") === "naive" && entry.naive) || entry;
   const measures = {
     bytes: (entry) => cachedBy(entry).cache[data.contexts.indexOf(model.get("context"))] / model.get("context"),
     longest: (entry) => cachedBy(entry).longest,
     intensity: (entry) => cachedBy(entry).intensity,
     params: (entry) => entry.params,
-    year: (entry) => entry.year + LANES[entry.variant],
+    year: (entry) => entry.year + lanes[entry.variant],
   };
   const domains = {};
   for (const name of Object.keys(measures)) domains[name] = domain(name);
 
-  /** From where to where an axis goes: so far that nothing moves it. */
+  /** The range of an axis, wide enough for all contexts and forms, so that it never moves. */
   function domain(name) {
     if (name === "year") return [data.years[0] - 0.5, data.years[data.years.length - 1] + 0.5];
     const all = data.models.flatMap((entry) => {
@@ -75,52 +82,61 @@ function render({ model, el }) {
 
   // Controls.
   const options = Object.entries(data.measures);
-  const axis = (name, other, label) => {
+  const axisControl = (name, other, label) => {
     const id = uid();
     const input = h("select", { id }, ...options.map(([, text]) => h("option", {}, text)));
     input.addEventListener("change", () => {
       const [value] = options[input.selectedIndex];
-      if (value === model.get(other)) model.set(other, model.get(name)); // the two change places
-      put(model, name, value);
+      if (value === model.get(other)) model.set(other, model.get(name)); // swap the two
+      setTrait(model, name, value);
     });
     watch(model, [name], () => (input.selectedIndex = options.findIndex(([value]) => value === model.get(name))));
     return h("div", { class: "control" }, h("label", { for: id }, label), input);
   };
-  const check = (name, input, ...content) => {
-    input.addEventListener("change", () => put(model, name, input.checked));
-    watch(model, [name], () => (input.checked = model.get(name)));
-    return h("label", { class: "check" }, input, ...content);
-  };
+  const mark = (name, attributes = {}) =>
+    s("path", { class: "mark", "data-variant": name, style: `--color: ${variants[name].color}`, d: SHAPES[variants[name].marker], ...attributes });
   const legend = h(
     "fieldset",
     { class: "control legend" },
     h("legend", {}, "show"),
-    ...Object.entries(MARKS).map(([variant, { trait, path }]) => {
+    ...data.variants.map(({ name }) => {
       const size = 2 * R + 6;
-      const mark = s("svg", { viewBox: `${-size / 2} ${-size / 2} ${size} ${size}`, width: size, height: size, "aria-hidden": "true" }, s("path", { class: `mark ${variant}`, d: path }));
-      const count = data.models.filter((entry) => entry.variant === variant).length;
-      return check(trait, h("input", { type: "checkbox" }), mark, h("span", {}, `${variant} (${count})`));
+      const picture = s("svg", { viewBox: `${-size / 2} ${-size / 2} ${size} ${size}`, width: size, height: size, "aria-hidden": "true" }, mark(name));
+      const count = data.models.filter((entry) => entry.variant === name).length;
+      const input = h("input", { type: "checkbox" });
+      input.addEventListener("change", () => {
+        const shown = data.variants.map((variant) => variant.name);
+        setTrait(model, "shown", shown.filter((other) => (other === name ? input.checked : model.get("shown").includes(other))));
+      });
+      watch(model, ["shown"], () => {
+        input.checked = model.get("shown").includes(name);
+      });
+      return h("label", { class: "check" }, input, picture, h("span", {}, `${name} (${count})`));
     }),
   );
   const year = (name, label) => slider(model, name, { label, values: data.years });
   const found = h("select", { id: uid() });
   const gone = h("option");
-  found.addEventListener("change", () => put(model, "model", found.value));
+  found.addEventListener("change", () => setTrait(model, "model", found.value));
   const ridgeBox = h("input", { type: "checkbox" });
-  const mla = data.models.some(({ naive }) => naive);
+  ridgeBox.addEventListener("change", () => setTrait(model, "ridge", ridgeBox.checked));
+  watch(model, ["ridge"], () => {
+    ridgeBox.checked = model.get("ridge");
+  });
+  const latent = data.variants.filter(({ name }) => data.models.some(({ variant, naive }) => naive && variant === name)).map(({ name }) => name);
   controls.append(
-    axis("x", "y", "across"),
-    axis("y", "x", "up"),
-    slider(model, "context", { label: "tokens kept", values: data.contexts, format: grouped }),
+    axisControl("x", "y", "across"),
+    axisControl("y", "x", "up"),
+    slider(model, "context", { label: "tokens kept", values: data.contexts, format: withCommas }),
     legend,
     h("div", { class: "years" }, year("from_year", "from"), year("to_year", "to")),
     dropdown(model, "family", { label: "family", options: [data.all, ...data.families].map((name) => [name, name]) }),
-    machine ? check("ridge", ridgeBox, h("span", {}, `${machine.name}’s ridge point`)) : "",
-    mla ? choice(model, "form", { label: "MLA caches", options: Object.entries(data.forms) }) : "",
+    machine ? h("label", { class: "check" }, ridgeBox, h("span", {}, `${machine.name}’s ridge point`)) : "",
+    latent.length ? choice(model, "form", { label: `${latent.join(", ")} caches`, options: Object.entries(data.forms) }) : "",
     h("div", { class: "control" }, h("label", { for: found.id }, "model"), found),
   );
 
-  // The drawing, which is one stop of the Tab key, and what is read beside it.
+  // The drawing, which is one stop of the Tab key, and the text below it.
   const { node, draw: redraw } = chart(400, paint, { left: 62, right: 14, top: 26, bottom: 40 });
   node.removeAttribute("role");
   node.setAttribute("aria-hidden", "true");
@@ -141,12 +157,12 @@ function render({ model, el }) {
   );
 
   const passes = (entry) =>
-    model.get(MARKS[entry.variant].trait) &&
+    model.get("shown").includes(entry.variant) &&
     entry.year >= model.get("from_year") &&
     entry.year <= model.get("to_year") &&
     (model.get("family") === data.all || model.get("family") === entry.family);
 
-  /** Put all models on their points, those of one place together. */
+  /** Group all models by their points. */
   function place() {
     const [ofX, ofY] = [measures[model.get("x")], measures[model.get("y")]];
     const at = new Map();
@@ -161,10 +177,10 @@ function render({ model, el }) {
     points = [...at.values()].sort((a, b) => a.x - b.x || a.y - b.y);
   }
 
-  /** The point of the chosen model; none if a filter or an axis leaves it out. */
+  /** The point of the chosen model; undefined if a filter or an axis leaves it out. */
   const chosen = () => points.find(({ models }) => models.some(({ name }) => name === model.get("model")));
 
-  /** Where an axis has its ticks. */
+  /** The ticks of an axis. */
   function ticks(name, length, room) {
     const [low, high] = domains[name];
     const { base, tick } = AXES[name];
@@ -199,7 +215,7 @@ function render({ model, el }) {
       const { length } = point.models;
       const [px, py] = places[points.indexOf(point)];
       const transform = `translate(${px} ${py})${length > 1 ? " scale(1.4)" : ""}`;
-      for (const kind of new Set(point.models.map(({ variant }) => variant))) nodes.push(s("path", { class: `mark ${kind}`, d: MARKS[kind].path, transform, "data-at": points.indexOf(point) }));
+      for (const kind of new Set(point.models.map(({ variant }) => variant))) nodes.push(mark(kind, { transform, "data-at": points.indexOf(point) }));
       if (length > 1) nodes.push(s("text", { class: "many", x: px, y: py + 4 }, length));
     }
     for (const point of new Set([chosen(), hovered])) {
@@ -209,22 +225,22 @@ function render({ model, el }) {
     return nodes;
   }
 
-  /** The machine's line across the FLOPs a byte, wherever they are. */
+  /** The machine's ridge point as a line, if FLOPs per byte are on an axis. */
   function ridge({ left, right, top, bottom }, x, y) {
     if (!machine || !model.get("ridge")) return [];
     const text = `${machine.name}: ${fixed(machine.intensity, 0)}`;
     if (model.get("y") === "intensity") {
       const at = y(machine.intensity);
       const wide = right - left > 420;
-      const said = wide ? `${text} FLOPs a byte; above it the arithmetic takes longer than the reading` : text;
-      return [s("path", { class: "ridge", d: `M${left} ${at}H${right}` }), s("text", { class: "halo", x: right, y: at - 5, "text-anchor": "end" }, said)];
+      const label = wide ? `${text} FLOPs a byte; above it the arithmetic takes longer than the reading` : text;
+      return [s("path", { class: "ridge", d: `M${left} ${at}H${right}` }), s("text", { class: "halo", x: right, y: at - 5, "text-anchor": "end" }, label)];
     }
     if (model.get("x") !== "intensity") return [];
     const at = x(machine.intensity);
     return [s("path", { class: "ridge", d: `M${at} ${top}V${bottom}` }), s("text", { class: "halo", x: at - 5, y: top + 8, "text-anchor": "end" }, text)];
   }
 
-  /** A ring around a point, and its name beside it, within the plot. */
+  /** A ring around a point, with its name next to it inside the plot. */
   function named(point, [px, py], { left, right, top }) {
     const more = point.models.length - 1;
     const name = first(point).name + (more ? ` and ${more} more` : "");
@@ -236,31 +252,31 @@ function render({ model, el }) {
     ];
   }
 
-  /** The model that a point is named by: the chosen one, if it stands there. */
+  /** The model that names a point: the chosen one, if it is among the point's models. */
   const first = ({ models }) => models.find(({ name }) => name === model.get("model")) ?? models[0];
 
-  /** What is read of a model, in parts. */
+  /** The text about a model, in parts. */
   function facts(entry) {
     const { longest, intensity } = cachedBy(entry);
-    const context = grouped(model.get("context"));
+    const context = withCommas(model.get("context"));
     const each = AXES.bytes.write(measures.bytes(entry));
     const flops = `${intensity} FLOP${intensity === 1 ? "" : "s"}`;
     const mean = entry.windowed ? `, the mean over ${context} tokens,` : "";
-    const long = entry.max_context === null ? "" : ` At its longest context, ${grouped(entry.max_context)} tokens, the cache takes ${sized(longest)}.`;
+    const long = entry.max_context === null ? "" : ` At its longest context, ${withCommas(entry.max_context)} tokens, the cache takes ${readableBytes(longest)}.`;
     const words = `${entry.sizes}. A token takes ${each} of cache${mean} and a decode step does ${flops} for each byte of it.`;
-    return { words, more: `${long} The attention has ${grouped(entry.params)} parameters.`, note: entry.note ? ` ${entry.note}` : "" };
+    return { words, more: `${long} The attention has ${withCommas(entry.params)} parameters.`, note: entry.note ? ` ${entry.note}` : "" };
   }
 
   const title = (entry) => `${entry.name} (${entry.year}, ${entry.variant})`;
 
-  /** A point in words, for those who do not see it. */
+  /** A point in words, for screen readers. */
   function spoken(point) {
     const others = point.models.filter((entry) => entry !== first(point)).map(title);
     const together = others.length ? ` At the same point: ${others.join(", ")}.` : "";
     return `${title(first(point))}: ${facts(first(point)).words}${together}`;
   }
 
-  /** Write what stands at the chosen point; under the pointer, its name in the plane is enough. */
+  /** Write the models of the chosen point; for one under the pointer, its name is enough. */
   function read() {
     const point = chosen();
     if (!point) {
@@ -291,8 +307,8 @@ function render({ model, el }) {
     const here = points.reduce((sum, { models }) => sum + models.length, 0);
     const without = shown.length - here;
     const missing = without ? ` ${without} more ${without === 1 ? "has" : "have"} no published longest context.` : "";
-    const lanes = [model.get("x"), model.get("y")].includes("year") ? " Within a year the variants stand side by side." : "";
-    about.textContent = `${here} of ${data.models.length} models at ${points.length} points; a number in a mark says how many stand there.${rest.length ? " Small dots: filtered out." : ""}${missing}${lanes}`;
+    const beside = [model.get("x"), model.get("y")].includes("year") ? " Within a year the variants stand side by side." : "";
+    about.textContent = `${here} of ${data.models.length} models at ${points.length} points; a number in a mark says how many stand there.${rest.length ? " Small dots: filtered out." : ""}${missing}${beside}`;
     ridgeBox.disabled = ![model.get("x"), model.get("y")].includes("intensity");
     found.replaceChildren(...shown.map(({ name }) => h("option", {}, name)));
     choose();
@@ -301,7 +317,7 @@ function render({ model, el }) {
   function choose() {
     hovered = null;
     const name = model.get("model");
-    gone.remove(); // a model that is filtered out is in the list as long as it is chosen
+    gone.remove(); // a model that is filtered out stays in the list while it is chosen
     found.value = name;
     if (found.value !== name) {
       gone.textContent = name;
@@ -314,7 +330,7 @@ function render({ model, el }) {
     cursor.setAttribute("aria-valuetext", at ? spoken(at) : `${name} is not shown`);
     read();
     redraw();
-    say(`${at ? spoken(at) : heading.textContent} ${about.textContent}`);
+    announce(`${at ? spoken(at) : heading.textContent} ${about.textContent}`);
   }
 
   /** Move the cursor through the points in the order of an axis. */
@@ -324,7 +340,7 @@ function render({ model, el }) {
     const order = [...points].sort((a, b) => a[axis] - b[axis] || a[other] - b[other]);
     const at = order.indexOf(chosen());
     const next = at < 0 ? (by < 0 ? order.length - 1 : 0) : clamp(at + by, 0, order.length - 1);
-    if (next !== at) put(model, "model", order[next].models[0].name);
+    if (next !== at) setTrait(model, "model", order[next].models[0].name);
   }
 
   /** The points near a pointer, the nearest first. */
@@ -345,12 +361,12 @@ function render({ model, el }) {
   cursor.addEventListener("pointerleave", () => hover(null));
   cursor.addEventListener("click", (event) => {
     const near = pointsAt(event);
-    const under = near.filter(({ away }) => away <= R + 2); // marks may lie on each other
+    const under = near.filter(({ away }) => away <= R + 2); // marks may overlap
     const again = under.findIndex(({ point }) => point === chosen());
     const next = again < 0 ? near[0] : under[(again + 1) % under.length];
     if (!next) return;
     if (next.point === chosen()) choose();
-    else put(model, "model", next.point.models[0].name);
+    else setTrait(model, "model", next.point.models[0].name);
   });
   cursor.addEventListener("keydown", (event) => {
     const steps = {
@@ -369,9 +385,9 @@ function render({ model, el }) {
   });
 
   const pushes = [
-    follow(model, ["from_year"], () => model.get("from_year") > model.get("to_year") && put(model, "to_year", model.get("from_year"))),
-    follow(model, ["to_year"], () => model.get("from_year") > model.get("to_year") && put(model, "from_year", model.get("to_year"))),
+    follow(model, ["from_year"], () => model.get("from_year") > model.get("to_year") && setTrait(model, "to_year", model.get("from_year"))),
+    follow(model, ["to_year"], () => model.get("from_year") > model.get("to_year") && setTrait(model, "from_year", model.get("to_year"))),
   ];
-  const ends = [watch(model, SHOWN, draw), follow(model, ["model"], choose), ...pushes];
-  return () => ends.forEach((end) => end());
+  const stops = [watch(model, TRAITS, draw), follow(model, ["model"], choose), ...pushes];
+  return () => stops.forEach((stop) => stop());
 }

@@ -10,9 +10,11 @@ from typing import NamedTuple
 
 import traitlets
 
-from attnlib.book.widgets.base import Widget, one_of
+from attnlib.book.appearance import variants_json
+from attnlib.book.widgets.base import StateError, Widget, one_of
 from attnlib.costs import Geometry, attention_params, decode_cost, kv_cache_bytes
 from attnlib.models import PAGES, Model
+from attnlib.variants import variant_of
 
 CONTEXTS = tuple(2**i for i in range(10, 18))  # tokens
 MAX_MODELS = 300  # more cannot be told apart on a page
@@ -39,9 +41,9 @@ class Machine(NamedTuple):
 
     Attributes:
         name: of the processor.
-        flops_per_second: its highest rate of arithmetic.
-        bytes_per_second: its memory's rate.
-        source: where both rates are printed.
+        flops_per_second: peak rate of arithmetic.
+        bytes_per_second: rate of the memory.
+        source: where both rates are published.
     """
 
     name: str
@@ -54,47 +56,43 @@ H100 = Machine("H100", 989e12, 3.35e12, "arXiv 2505.21487")
 
 
 class ModelPlane(Widget, file="plane"):
-    """Published models on one plane; a point says which models stand there, and their sizes.
+    """Published models on one plane; each point lists its models and their sizes.
 
     Args:
         models: by name, such as :data:`~attnlib.models.MODELS`. Encoders keep no cache and
             are left out.
         label: the figure's title.
-        x: what goes across at first: ``"bytes"``, ``"intensity"``, ``"longest"``, ``"params"``
-            or ``"year"``.
-        y: what goes up at first, another one of them.
-        context: tokens over which a token's share of the cache is taken at first.
-        model: the one under the cursor at first; ``None`` means the first.
-        machine: whose ridge point is drawn across the FLOPs a byte; ``None`` means nobody's.
+        x: measure of the horizontal axis at first: ``"bytes"``, ``"intensity"``,
+            ``"longest"``, ``"params"`` or ``"year"``.
+        y: measure of the vertical axis at first, another one of them.
+        context: length of the sequence at first, in tokens; cache bytes are divided by it.
+        model: the model under the cursor at first; ``None`` means the first.
+        machine: the processor whose ridge point is drawn; ``None`` means none.
 
     Attributes:
-        x: what goes across; setting it to what goes up swaps the two.
-        y: what goes up.
-        context: tokens of the sequence whose cache is divided by them.
+        x: measure of the horizontal axis; setting it to that of the vertical one swaps them.
+        y: measure of the vertical axis.
+        context: length of the sequence whose cache is divided by its tokens.
         model: the model under the cursor.
-        show_mha: whether multi-head models are shown; ``show_gqa``, ``show_mqa`` and
-            ``show_mla`` likewise.
+        shown: names of the variants whose models are shown, in registry order.
         family: of the models shown, or ``"all families"``.
         from_year: first year shown; it pushes ``to_year`` along.
         to_year: last year shown; it pushes ``from_year`` along.
-        form: what MLA caches: ``"absorbed"``, its latents, or ``"naive"``, expanded keys and
-            values of all heads.
+        form: what latent attention caches: ``"absorbed"``, its latents, or ``"naive"``,
+            expanded keys and values of all heads.
         ridge: whether the machine's line is drawn.
 
     Raises:
-        ValueError: if there are no models or too many, if one is no
+        ValueError: if there are no models or too many, if one is not a
             :class:`attnlib.models.Model` or has no ``d_model``, if a rate of the machine is
-            not above 0, if ``x`` is ``y``, or if a first state is not among what can be chosen.
+            not above 0, if ``x`` is ``y``, or if a first state is not one of the choices.
     """
 
     x = traitlets.Unicode().tag(sync=True, state=True)
     y = traitlets.Unicode().tag(sync=True, state=True)
     context = traitlets.Int().tag(sync=True, state=True)
     model = traitlets.Unicode().tag(sync=True, state=True)
-    show_mha = traitlets.Bool(True).tag(sync=True, state=True)
-    show_gqa = traitlets.Bool(True).tag(sync=True, state=True)
-    show_mqa = traitlets.Bool(True).tag(sync=True, state=True)
-    show_mla = traitlets.Bool(True).tag(sync=True, state=True)
+    shown = traitlets.List(traitlets.Unicode()).tag(sync=True, state=True)
     family = traitlets.Unicode(ALL).tag(sync=True, state=True)
     from_year = traitlets.Int().tag(sync=True, state=True)
     to_year = traitlets.Int().tag(sync=True, state=True)
@@ -109,6 +107,16 @@ class ModelPlane(Widget, file="plane"):
     _from_year = one_of("from_year", lambda self: self.data["years"])
     _to_year = one_of("to_year", lambda self: self.data["years"])
     _form = one_of("form", lambda self: FORMS)
+
+    @traitlets.validate("shown")
+    def _registered(self, proposal) -> list[str]:
+        """Accept names of variants, and put them in registry order."""
+        names = [variant["name"] for variant in self.data["variants"]]
+        if not set(proposal["value"]) <= set(names):
+            raise StateError(
+                f"shown must name variants among {', '.join(names)}, got {proposal['value']!r}"
+            )
+        return [name for name in names if name in proposal["value"]]
 
     def __init__(
         self,
@@ -125,15 +133,17 @@ class ModelPlane(Widget, file="plane"):
             raise ValueError(f"x and y must differ, got {x!r} for both")
         data = plane_data(models, machine)
         super().__init__(data=data, label=label)
-        first = {"x": x, "y": y, "context": context}
-        first["model"] = data["models"][0]["name"] if model is None else model
-        first |= {"from_year": data["years"][0], "to_year": data["years"][-1]}
-        for name, value in first.items():
-            self.set_trait(name, value)
+        self.set_trait("x", x)
+        self.set_trait("y", y)
+        self.set_trait("context", context)
+        self.set_trait("model", data["models"][0]["name"] if model is None else model)
+        self.set_trait("shown", [variant["name"] for variant in data["variants"]])
+        self.set_trait("from_year", data["years"][0])
+        self.set_trait("to_year", data["years"][-1])
 
     @traitlets.observe("x", "y")
     def _swap(self, change) -> None:
-        """Give the other axis what this one had, if both want the same."""
+        """Give the other axis this one's old measure if both would have the same."""
         if self.x == self.y:
             self.set_trait("y" if change["name"] == "x" else "x", change["old"])
 
@@ -145,7 +155,7 @@ class ModelPlane(Widget, file="plane"):
             self.set_trait(other, change["new"])
 
     def fallback(self) -> str:
-        """Return all models in a table, with their sources."""
+        """Return a table of all models with their sources."""
         at = CONTEXTS.index(self.context)
         head = ["model", "year", "variant", "sizes", "cache of a token, bytes"]
         head += ["FLOPs a cache byte", "longest context", "cache there, bytes"]
@@ -181,11 +191,11 @@ class ModelPlane(Widget, file="plane"):
 
 
 def plane_data(models: Mapping[str, Model], machine: Machine | None = H100) -> dict:
-    """Return what the page draws from: each model's numbers, counted by the cost model.
+    """Return the data that the page draws: each model's numbers, from the cost model.
 
     Args:
         models: by name.
-        machine: whose ridge point is drawn, or ``None``.
+        machine: the processor whose ridge point is drawn, or ``None``.
 
     Returns:
         The widget's data.
@@ -212,6 +222,7 @@ def plane_data(models: Mapping[str, Model], machine: Machine | None = H100) -> d
         "measures": MEASURES,
         "forms": FORMS,
         "meaning": MEANING,
+        "variants": variants_json(),
         "models": entries,
         "families": several(decoders),
         "all": ALL,
@@ -231,14 +242,14 @@ def entry(name: str, model: Model) -> dict:
 
     Returns:
         A dictionary for the page: ``cache`` has the bytes of all layers at each of
-        :data:`CONTEXTS`, ``longest`` those at the model's own longest context, ``naive`` the
-        same of MLA with expanded keys and values.
+        :data:`CONTEXTS`, ``longest`` those at the model's longest context, and ``naive`` both
+        with expanded keys and values, or ``None`` if the model has no latent.
     """
     g = model.geometry
     return {
         "name": name,
         "year": model.year,
-        "variant": g.variant,
+        "variant": variant_of(g).name,
         "family": model.family,
         "sizes": described(g),
         "max_context": model.max_context,
@@ -247,16 +258,16 @@ def entry(name: str, model: Model) -> dict:
         "source": parts_of(model.source),
         "windowed": g.window is not None,
         **cached(model, "absorbed"),
-        "naive": cached(model, "naive") if g.variant == "MLA" else None,
+        "naive": None if g.kv_lora_rank is None else cached(model, "naive"),
     }
 
 
 def cached(model: Model, form: str) -> dict:
-    """Return what a model caches, and the FLOPs that a decode step does for each byte of it.
+    """Return what a model caches, and the FLOPs per cached byte of a decode step.
 
     Args:
-        model: a published one.
-        form: of MLA, as in :func:`attnlib.costs.decode_cost`.
+        model: a published model.
+        form: of latent attention, as in :func:`attnlib.costs.decode_cost`.
 
     Returns:
         ``cache``, ``longest`` and ``intensity``, as in :func:`entry`.
@@ -283,10 +294,10 @@ def described(g: Geometry) -> str:
     width = f"of width {g.head_dim}"
     if g.v_head_dim != g.head_dim:
         width += f" (values {g.v_head_dim})"
-    if g.variant == "MLA":
+    if g.kv_lora_rank is not None:
         width = f"{g.n_heads} heads {width}; latent {g.kv_lora_rank}, rotary key"
         heads = f"{width} {g.qk_rope_head_dim}"
-    elif g.variant == "MHA":
+    elif g.n_kv_heads == g.n_heads > 1:
         heads = f"{g.n_heads} heads {width}, each with a key and a value"
     else:
         plural = "s" * (g.n_kv_heads > 1)
@@ -299,28 +310,28 @@ def described(g: Geometry) -> str:
 
 
 def several(models: Mapping[str, Model]) -> list[str]:
-    """Return the families of more than one model, in the order of the alphabet."""
+    """Return the families with more than one model, in alphabetical order."""
     counts = Counter(model.family for model in models.values())
     return sorted((name for name in counts if counts[name] > 1), key=str.casefold)
 
 
 def parts_of(source: str) -> list[list]:
-    """Cut a source where it names a public page.
+    """Return a source in parts, with the address of each public page that it names.
 
     Args:
-        source: text that may hold addresses, or names of :data:`attnlib.models.PAGES`.
+        source: text that may contain addresses, or names of :data:`attnlib.models.PAGES`.
 
     Returns:
-        ``[text, address]`` each; the address is ``None`` for plain text.
+        ``[text, address]`` for each part; the address is ``None`` for plain text.
     """
     pages = [(r"(https?://[^\s<>\"]*[^\s<>\".,;:)\]])", r"\1"), *PAGES]
     matches = [
         (match, page) for pattern, page in pages for match in re.finditer(pattern, source)
     ]
     parts, end = [], 0
-    for match, page in sorted(matches, key=lambda found: found[0].start()):
+    for match, page in sorted(matches, key=lambda pair: pair[0].start()):
         if match.start() < end:
-            continue  # within what is linked already
+            continue  # inside the previous link
         parts += [[source[end : match.start()], None], [match[0], match.expand(page)]]
         end = match.end()
     return [part for part in [*parts, [source[end:], None]] if part[0]]
@@ -330,8 +341,8 @@ def linked(text: str, address: str | None) -> str:
     """Return a part of a source as HTML.
 
     Args:
-        text: what is read.
-        address: where it leads, or ``None``.
+        text: to show.
+        address: of the page it links to, or ``None``.
 
     Returns:
         HTML, escaped.
@@ -342,14 +353,14 @@ def linked(text: str, address: str | None) -> str:
 
 
 def ridge_of(machine: Machine | None) -> dict | None:
-    """Return the line of a machine.
+    """Return the ridge point of a machine.
 
     Args:
-        machine: or ``None``.
+        machine: a processor, or ``None``.
 
     Returns:
-        Its ``name``, the ``intensity`` from which arithmetic takes longer than reading, a
-        ``text`` and the parts of its ``source``; ``None`` for no machine.
+        Its ``name``, the ``intensity`` above which arithmetic takes longer than reading, a
+        ``text`` and the parts of its ``source``; ``None`` without a machine.
 
     Raises:
         ValueError: if a rate is not above 0.

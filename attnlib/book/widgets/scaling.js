@@ -1,4 +1,4 @@
-// The scaling explorer: all scores, one query's weights, all queries' Jacobians, and the numbers.
+// The scaling explorer: all scores, one query's weights, all queries' Jacobians, and a table.
 
 const SCALE_NAMES = { "1": "none", "1/sqrt(D)": "1/√D", "1/D": "1/D" };
 const score = (x) => fixed(x, Math.abs(x) < 10 ? 2 : 1);
@@ -13,7 +13,7 @@ const ROWS = [
 ];
 
 function render({ model, el }) {
-  const { controls, body, say } = frame(el, model.get("label"));
+  const { controls, body, announce } = frame(el, model.get("label"));
   const data = model.get("data");
   const { widths, scales, shown, keys, bars } = data;
   const columns = shown + 2; // of `tops` and `numbers`: the queries to choose from, mean, median
@@ -23,8 +23,8 @@ function render({ model, el }) {
   const normBins = norms.length / (widths.length * scales.length);
   let now;
 
-  /** Look up all that is drawn for a width, a scale and a query. */
-  function look() {
+  /** All that is drawn for the chosen width, scale and query. */
+  function lookUp() {
     const query = model.get("query");
     const at = widths.indexOf(model.get("width"));
     const j = scales.indexOf(model.get("scale"));
@@ -48,12 +48,12 @@ function render({ model, el }) {
   }
 
   /** Bars on a base line, [left, right, top] each, as one path. */
-  const apart = (name, bars, bottom) =>
-    s("path", { class: name, d: bars.map(([from, to, top]) => `M${from} ${bottom}V${top}H${to}V${bottom}`).join("") });
+  const apart = (name, edges, bottom) =>
+    s("path", { class: name, d: edges.map(([from, to, top]) => `M${from} ${bottom}V${top}H${to}V${bottom}`).join("") });
 
-  /** The same of bars that touch: one outline. */
-  const outline = (name, bars, bottom) =>
-    s("path", { class: name, d: `M${bars[0][0]} ${bottom}${bars.map(([, to, top]) => `V${top}H${to}`).join("")}V${bottom}Z` });
+  /** The same for bars that touch: one outline. */
+  const outline = (name, edges, bottom) =>
+    s("path", { class: name, d: `M${edges[0][0]} ${bottom}${edges.map(([, to, top]) => `V${top}H${to}`).join("")}V${bottom}Z` });
 
   /** The mark of the query chosen, its point at (x, y). */
   const mark = (x, y) => s("path", { class: "scaling-own", d: `M${x} ${y}l-5 -10h10z` });
@@ -94,7 +94,7 @@ function render({ model, el }) {
     const { left, right, top, bottom } = place;
     const x = scale([0, bars], [left, right]);
     const y = scale([0, 1], [bottom, top + 10]);
-    const columns = now.weights.map((weight, i) => [x(i + 0.12), x(i + 0.88), y(weight)]);
+    const edges = now.weights.map((weight, i) => [x(i + 0.12), x(i + 0.88), y(weight)]);
     const rest = clamp(1 - now.weights.reduce((sum, weight) => sum + weight, 0), 0, 1);
     const lines = [`largest ${now.text[2][0]}`, `${now.text[4][0]} keys in use`];
     if (bars < keys) lines.push(`the other ${keys - bars} together ${share(rest)}`);
@@ -107,8 +107,8 @@ function render({ model, el }) {
         xLabel: "keys, the largest weight first",
         yLabel: "weight",
       }),
-      apart("scaling-row", columns.slice(1), bottom),
-      apart("scaling-own", columns.slice(0, 1), bottom),
+      apart("scaling-row", edges.slice(1), bottom),
+      apart("scaling-own", edges.slice(0, 1), bottom),
       ...notes(place, lines),
     ];
   }, room);
@@ -142,9 +142,9 @@ function render({ model, el }) {
   }, room);
 
   const titles = {
-    scores: `Scores of ${grouped(data.queries)} queries and ${keys} keys`,
-    answers: `Jacobian norms of the ${grouped(data.queries)} queries`,
-    numbers: (query) => `Query ${query}, and all ${grouped(data.queries)} queries`,
+    scores: `Scores of ${withCommas(data.queries)} queries and ${keys} keys`,
+    answers: `Jacobian norms of the ${withCommas(data.queries)} queries`,
+    numbers: (query) => `Query ${query}, and all ${withCommas(data.queries)} queries`,
     row: (query) => `${bars < keys ? `The ${bars} largest weights` : "Weights"} of query ${query}`,
   };
   const title = (text) => h("p", { class: "scaling-title" }, text);
@@ -176,10 +176,12 @@ function render({ model, el }) {
   );
 
   function draw() {
-    now = look();
+    now = lookUp();
     const { query, text } = now;
     const sigma = fixed(now.sigma);
-    cells.forEach((row, i) => row.forEach((cell, j) => (cell.textContent = text[i][j])));
+    cells.flat().forEach((cell, i) => {
+      cell.textContent = text.flat()[i];
+    });
     ownHead.textContent = `query ${query}`;
     rowTitle.textContent = titles.row(query);
     numbersTitle.textContent = titles.numbers(query);
@@ -188,11 +190,11 @@ function render({ model, el }) {
       [row, `${titles.row(query)}: the first is ${text[2][0]}; ${text[4][0]} of ${keys} keys in use`],
       [answers, `${titles.answers}: mean ${text[5][1]}, median ${text[5][2]}, query ${query} ${text[5][0]}`],
     ];
-    for (const [{ node, draw }, label] of labels) {
-      node.setAttribute("aria-label", label);
-      draw();
+    for (const [panel, label] of labels) {
+      panel.node.setAttribute("aria-label", label);
+      panel.draw();
     }
-    say(
+    announce(
       `D = ${model.get("width")}, scale ${SCALE_NAMES[model.get("scale")]}: sigma ${sigma}. Query ${query}: ` +
         `largest weight ${text[2][0]}, ${text[4][0]} keys in use, Jacobian ${text[5][0]}. ` +
         `All queries: Jacobian mean ${text[5][1]}, median ${text[5][2]}.`,

@@ -1,4 +1,4 @@
-"""The scaling explorer: scores, weights and Jacobians of a fresh head, over its width."""
+"""The scaling explorer: scores, weights and Jacobians of an untrained head, by its width."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from torch import Tensor
 
 from attnlib.book.widgets.base import Widget, one_of, pack, table
 
-# What the scores are multiplied by, by the names that the chapter prints.
+# Factors of the scores, by the names that the chapter prints.
 SCALES = {"1": lambda D: 1.0, "1/sqrt(D)": lambda D: D**-0.5, "1/D": lambda D: 1 / D}
-BARS = 32  # of the weights of a query, the largest ones; more would be hairs
+BARS = 32  # largest weights of a query that are drawn; more would be too thin
 MAX_WEIGHTS = 20_000  # bars in all; about 50 KB of page
 EDGE, BINS = 4.4, 44  # the histogram of the scores ends at 4.4 sigmas; a bin is 0.2 wide
 JACOBIAN_EDGE, JACOBIAN_BINS = 0.72, 36  # a norm is at most sqrt(1/2); a bin is 0.02 wide
@@ -21,18 +21,17 @@ NICE = (1, 1.2, 1.6, 2, 3, 4, 5, 6, 8, 10)  # ends of an axis, up to a power of 
 
 
 class ScalingExplorer(Widget, file="scaling"):
-    """How the width of a head and the scale decide what its softmax does.
+    """The softmax of a head's scores, by the width of the head and the scale.
 
     The page shows all scores as a histogram, the largest weights of one query as bars, the
-    Jacobian norms of all queries, and the numbers. A row of weights is measured by its largest
+    Jacobian norms of all queries, and a table. A row of weights is measured by its largest
     weight, by its entropy in nats, by the keys in use (the exponential of the entropy), and by
     the Frobenius norm of the softmax's Jacobian, ``diag(p) - p p^T``.
 
     Args:
-        scores: for each width D of a head, the scores ``q @ k.T`` without scale, shape
-            ``(..., S)``, the same for all widths, any float dtype. The axes before the last
-            together are the N queries.
-        shown: how many of the N queries, from the first, a reader can choose from.
+        scores: width of a head, D, to the unscaled scores ``q @ k.T``, shape ``(..., S)``, the
+            same for all widths, any float dtype. All axes but the last are the N queries.
+        shown: how many of the N queries, from the first, the reader can choose.
         label: the figure's title.
         width: the width shown first; ``None`` means the one in the middle.
         scale: the scale shown first: ``1``, ``1/sqrt(D)`` or ``1/D``.
@@ -40,13 +39,14 @@ class ScalingExplorer(Widget, file="scaling"):
 
     Attributes:
         width: the width D shown.
-        scale: what the scores are multiplied by.
+        scale: factor of the scores.
         query: the query whose weights are shown.
 
     Raises:
-        ValueError: if a width is not a whole number from 1, if scores are missing, not finite,
-            all the same or of different shapes, if ``shown`` is not in 1 to N, if there are
-            more weights than a page can show, or if a first value is not among the choices.
+        ValueError: if a width is not an integer of at least 1, if scores are missing, not
+            finite, all equal or of different shapes, if ``shown`` is not in 1 to N, if there
+            are more weights than a page can show, or if a first state is not one of the
+            choices.
     """
 
     width = traitlets.Int().tag(sync=True, state=True)
@@ -76,25 +76,25 @@ class ScalingExplorer(Widget, file="scaling"):
         self.set_trait("query", query)
 
     def fallback(self) -> str:
-        """Return a table for each scale: what a reader finds at each width."""
+        """Return one table per scale, with one row per width."""
         tables = "\n".join(scaling_table(self._rows, scale) for scale in SCALES)
-        # On a phone they are wider than the page: what scrolls can be reached by Tab.
-        reached = 'role="group" tabindex="0" aria-label="The numbers of each scale"'
-        return f'<div class="scaling-tables" {reached}>\n{tables}\n</div>'
+        # On a phone they are wider than the page, and what scrolls must be reachable by Tab.
+        reachable = 'role="group" tabindex="0" aria-label="The numbers of each scale"'
+        return f'<div class="scaling-tables" {reachable}>\n{tables}\n</div>'
 
 
 def checked_scores(scores: Mapping[int, Tensor], shown: int) -> dict[int, Tensor]:
-    """Check the scores, and sort them by width.
+    """Return the scores, checked and sorted by width.
 
     Args:
-        scores: for each width, shape ``(..., S)``.
-        shown: how many queries a reader can choose from.
+        scores: width to scores, shape ``(..., S)``.
+        shown: how many queries the reader can choose.
 
     Returns:
-        For each width, from the narrowest, the scores of shape ``(N, S)`` in float64.
+        Width to scores, shape ``(N, S)`` in float64, the narrowest first.
 
     Raises:
-        ValueError: if they do not fit, as :class:`ScalingExplorer` says.
+        ValueError: as :class:`ScalingExplorer` does.
     """
     if not scores:
         raise ValueError("scores must hold at least one width, got none")
@@ -131,14 +131,15 @@ def checked_scores(scores: Mapping[int, Tensor], shown: int) -> dict[int, Tensor
 
 
 def scaling_data(rows: Mapping[int, Tensor], shown: int) -> dict:
-    """Measure the scores at each width, and their softmax at each scale, for the page.
+    """Return measures of the scores at each width, and of their softmax at each scale.
 
-    Scores are linear in the scale: those without it are enough. Everything is packed, a score
-    in sigmas, an entropy and the keys in use as shares of the largest there can be.
+    Scores are linear in the scale, so the page needs the unscaled ones only. All numbers are
+    packed: scores in sigmas, entropies and keys in use as shares of their largest possible
+    value.
 
     Args:
-        rows: for each width, scores of shape ``(N, S)``, float64.
-        shown: how many queries a reader can choose from.
+        rows: width to scores of shape ``(N, S)``, float64.
+        shown: how many queries the reader can choose.
 
     Returns:
         The widget's data.
@@ -186,10 +187,10 @@ def scaling_data(rows: Mapping[int, Tensor], shown: int) -> dict:
 
 
 def measures(p: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Measure how far softmax weights are from equal, and how much they answer to the scores.
+    """Return how unequal softmax weights are, and how strongly they depend on the scores.
 
     Args:
-        p: weights, shape ``(..., S)``, each row sums to 1; float64, for the Jacobian's sake.
+        p: weights, shape ``(..., S)``, each row sums to 1; float64, which the Jacobian needs.
 
     Returns:
         Four tensors of shape ``(...)``: the largest weight; the entropy in nats; the keys in
@@ -203,7 +204,7 @@ def measures(p: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def columns(values: Tensor, shown: int) -> Tensor:
-    """Return the columns of the widget's table: the first queries, then mean and median of all.
+    """Return the columns of the widget's table: the first queries, then mean and median.
 
     Args:
         values: shape ``(..., N)``.
@@ -217,11 +218,11 @@ def columns(values: Tensor, shown: int) -> Tensor:
 
 
 def scaling_table(rows: Mapping[int, Tensor], scale: str) -> str:
-    """Return what one scale does at each width, as an HTML table.
+    """Return an HTML table of one scale, with one row per width.
 
     Args:
-        rows: for each width, scores of shape ``(N, S)``, float64.
-        scale: one of the scales' names.
+        rows: width to scores of shape ``(N, S)``, float64.
+        scale: one of the names in :data:`SCALES`.
 
     Returns:
         HTML.
@@ -237,13 +238,13 @@ def scaling_table(rows: Mapping[int, Tensor], scale: str) -> str:
         cells = [f"{value.mean():.2f}" for value in (top, largest, entropy)]
         cells += [f"{keys.mean():.1f}", f"{size.mean():.3f}", f"{size.median():.3f}"]
         body.append([D, f"{z.std():.2f}", *cells])
-    said = "Without scale" if scale == "1" else f"Scores times {scale}"
-    caption = f"{said}: means over {N:,} queries that see {S} keys each; entropy in nats."
+    scaling = "Without scale" if scale == "1" else f"Scores times {scale}"
+    caption = f"{scaling}: means over {N:,} queries that see {S} keys each; entropy in nats."
     return table(head, body, caption)
 
 
 def rounded(value: float) -> float:
-    """Return a number to six significant digits, an integer if it is one."""
+    """Return a number with six significant digits, as an integer if it is one."""
     short = float(f"{value:.6g}")
     return int(short) if short.is_integer() else short
 

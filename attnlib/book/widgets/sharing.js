@@ -1,15 +1,16 @@
-// Head sharing: query heads above, the key/value heads they read below, and under them what the
-// cache keeps of a few tokens, all blocks to the same scale.
+// Head sharing: query heads above, the KV heads they read below, and under them the cache of a
+// few tokens, all blocks to the same scale.
 
-const LEFT = 62; // names of the rows
+const LEFT = 62; // pixels for the names of the rows
 const RIGHT = 6;
 const GAP = 0.09; // between boxes, as a share of one query head's place
 const Y = { query: 18, box: 28, kv: 108, title: 182, cache: 192, row: 22, block: 18 };
 
 function render({ model, el }) {
-  const { controls, body, say } = frame(el, model.get("label"));
+  const { controls, body, announce } = frame(el, model.get("label"));
   const data = model.get("data");
   const H = data.heads;
+  const unshared = data.options[0].name; // the variant with as many KV heads as query heads
   let hovered = null; // the query head under the pointer
 
   const headline = h("p", { class: "share-headline" });
@@ -41,13 +42,13 @@ function render({ model, el }) {
   const option = () => data.options.find(({ kv }) => kv === model.get("n_kv_heads")) ?? data.options[0];
   const chosen = () => hovered ?? model.get("head");
 
-  /** The query heads that read a key/value head, first to last. */
+  /** The query heads that read a KV head, first to last. */
   const readers = (kv) => option().reads.flatMap((j, head) => (j === kv ? [head] : []));
 
-  /** The drawing. Boxes of one kind are one path: many heads cost no more than few. */
+  /** The drawing. Boxes of one kind are one path, so many heads cost no more than few. */
   function paint({ left, right }) {
     const { kv: count, G, reads } = option();
-    const unit = (right - left) / H; // the place of one query head, and of one pair K, V
+    const unit = (right - left) / H; // width of one query head's place, and of one pair K, V
     const gap = Math.max(0.8, Math.min(6, unit * GAP));
     const on = reads[chosen()];
     const paths = {};
@@ -78,16 +79,16 @@ function render({ model, el }) {
       for (let t = 0; t < data.tokens; t++) pair(kv, left + kv * unit, Y.cache + t * Y.row, Y.block);
     }
 
-    // Numbers of heads, as many as have room; the chosen ones in any case.
-    const number = (at, all, pitch, where, y) => {
+    // Numbers of heads, as many as fit, and always those of the chosen ones.
+    const label = (at, all, pitch, where, y) => {
       const step = Math.ceil(24 / pitch);
       for (let i = 0; i < all; i++) {
         if (i === at) text(where(i) + unit / 2, y, i, bold);
         else if (i % step === 0 && Math.abs(i - at) * pitch >= 20) text(where(i) + unit / 2, y, i, middle);
       }
     };
-    number(chosen(), H, unit, x, Y.query - 5);
-    number(on, count, unit * G, place, Y.kv + Y.box + 14);
+    label(chosen(), H, unit, x, Y.query - 5);
+    label(on, count, unit * G, place, Y.kv + Y.box + 14);
     if (unit / 2 - gap >= 14) {
       for (let kv = 0; kv < count; kv++) {
         text(place(kv) + unit / 4, Y.kv + 18, "K", middle);
@@ -98,22 +99,22 @@ function render({ model, el }) {
     text(0, Y.query + 26, "heads");
     text(0, Y.kv + 12, "key/value");
     text(0, Y.kv + 26, "heads");
-    text(0, Y.title, `Cache of ${data.tokens === 1 ? "one token" : `${data.tokens} tokens`}, to the same scale; dashed: with MHA`);
+    text(0, Y.title, `Cache of ${data.tokens === 1 ? "one token" : `${data.tokens} tokens`}, to the same scale; dashed: with ${unshared}`);
     for (let t = 0; t < data.tokens; t++) text(0, Y.cache + t * Y.row + 13, `token ${t}`);
     if (G > 1) {
       const y = Y.cache + (data.tokens * Y.row) / 2 + 2;
-      text(left + count * unit + 10, y, `${option().ratio} of MHA’s cache`, { class: "lit" });
+      text(left + count * unit + 10, y, `${option().ratio} of ${unshared}’s cache`, { class: "lit" });
     }
     const dashed = box(left, Y.cache - 2, H * unit, data.tokens * Y.row);
     const order = ["wire", "wire lit", "wire chosen", "q", "q lit", "q chosen", "k", "v", "k lit", "v lit", "around"];
     return [
-      s("path", { class: "mha", d: dashed }),
+      s("path", { class: "whole", d: dashed }),
       ...order.filter((kind) => kind in paths).map((kind) => s("path", { class: kind, d: paths[kind] })),
       ...texts,
     ];
   }
 
-  /** Which query heads share what the chosen one reads. */
+  /** The query heads that share the chosen one's KV head, in words. */
   function group() {
     const head = chosen();
     const kv = option().reads[head];
@@ -126,12 +127,12 @@ function render({ model, el }) {
 
   function title() {
     const { name, kv, G } = option();
-    if (name === "MHA") return `MHA: each of ${H} query heads has a key/value head of its own`;
-    if (name === "MQA") return `MQA: all ${H} query heads share one key/value head`;
-    return `GQA with ${kv} key/value heads: each is shared by ${G} query heads`;
+    if (kv === H) return `${name}: each of ${H} query heads has a key/value head of its own`;
+    if (kv === 1) return `${name}: all ${H} query heads share one key/value head`;
+    return `${name} with ${kv} key/value heads: each is shared by ${G} query heads`;
   }
 
-  /** Show the head under the pointer, or the chosen one. */
+  /** Show the head under the pointer, or else the chosen one. */
   function point() {
     members.textContent = group();
     redraw();
@@ -141,10 +142,10 @@ function render({ model, el }) {
     const { kv, G, bytes, total, ratio } = option();
     const rows = [
       ["G, query heads per key/value head", G],
-      ["cache of a token, one layer", `${grouped(bytes)} bytes`],
-      ["compared with MHA", ratio],
+      ["cache of a token, one layer", `${withCommas(bytes)} bytes`],
+      [`compared with ${unshared}`, ratio],
     ];
-    if (data.layers > 1) rows.splice(2, 0, [`cache of a token, ${data.layers} layers`, `${grouped(total)} bytes`]);
+    if (data.layers > 1) rows.splice(2, 0, [`cache of a token, ${data.layers} layers`, `${withCommas(total)} bytes`]);
     numbers.replaceChildren(
       h("tbody", {}, ...rows.map(([name, value]) => h("tr", {}, h("th", { scope: "row" }, name), h("td", {}, value)))),
     );
@@ -155,11 +156,11 @@ function render({ model, el }) {
     headline.textContent = title();
     node.setAttribute("aria-label", `${title()}. ${group()}`);
     point();
-    const compared = G === 1 ? "as MHA" : `${ratio} of MHA`;
-    say(`${title()}; ${grouped(bytes)} bytes a token and layer, ${compared}. ${group()}`);
+    const compared = G === 1 ? `as ${unshared}` : `${ratio} of ${unshared}`;
+    announce(`${title()}; ${withCommas(bytes)} bytes a token and layer, ${compared}. ${group()}`);
   }
 
-  /** The query head a pointer means: in the rows its own place, in the cache the pair's first. */
+  /** The query head under a pointer; in the cache, the first that reads the pair. */
   function headAt(event) {
     const area = node.getBoundingClientRect();
     const [, , width, height] = node.getAttribute("viewBox").split(" ").map(Number);
@@ -180,7 +181,7 @@ function render({ model, el }) {
   node.addEventListener("pointerleave", () => hover(null));
   node.addEventListener("click", (event) => {
     const head = headAt(event);
-    if (head !== null) put(model, "head", head);
+    if (head !== null) setTrait(model, "head", head);
   });
   return watch(model, ["n_kv_heads", "head"], draw);
 }

@@ -1,4 +1,4 @@
-"""Head sharing: which query head reads which key/value head, and what a token then caches."""
+"""Head sharing: which query head reads which KV head, and what each token then caches."""
 
 from __future__ import annotations
 
@@ -9,31 +9,33 @@ from attnlib.book.widgets.base import Widget, one_of, table
 from attnlib.cache import KVCache
 from attnlib.checks import check_kv_heads, check_size
 from attnlib.core import fused_attention
+from attnlib.costs import Geometry
+from attnlib.variants import variant_of
 
 MAX_HEADS = 64  # more cannot be told apart on a page
 MAX_TOKENS = 8  # of the cache that is drawn
 
 
 class HeadSharing(Widget, file="sharing"):
-    """Query heads wired to the key/value heads they read, from MHA over GQA to MQA.
+    """Query heads wired to the KV heads they read, from as many KV heads down to one.
 
     Args:
         n_heads: query heads, H, from 2 to 64.
         head_dim: width of one head, D.
-        n_kv_heads: key/value heads at first, H_kv; divides ``n_heads``.
+        n_kv_heads: KV heads at first, H_kv; divides ``n_heads``.
         dtype: of the cached numbers.
         tokens: how many tokens of the cache are drawn, from 1 to 8.
-        n_layers: layers of the model; with more than one, their bytes are added up as well.
+        n_layers: layers of the model; with more than one, the table has their sum too.
         label: the figure's title.
         head: the query head chosen at first.
 
     Attributes:
-        n_kv_heads: key/value heads, a divisor of ``n_heads``.
+        n_kv_heads: KV heads, a divisor of ``n_heads``.
         head: the query head chosen.
 
     Raises:
-        ValueError: if a number is not a whole one within its limits, if ``n_kv_heads`` does not
-            divide ``n_heads``, or if ``dtype`` is none of torch's.
+        ValueError: if a number is not an integer within its limits, if ``n_kv_heads`` does not
+            divide ``n_heads``, or if ``dtype`` is not a torch dtype.
     """
 
     n_kv_heads = traitlets.Int().tag(sync=True, state=True)
@@ -82,10 +84,10 @@ class HeadSharing(Widget, file="sharing"):
         self.set_trait("head", head)
 
     def fallback(self) -> str:
-        """Return all numbers of key/value heads as a table."""
+        """Return a table with one row per number of KV heads."""
         several = self.data["layers"] > 1
         head = ["variant", "key/value heads", "G, query heads that share each", "who shares"]
-        head += ["bytes a token, one layer", "compared with MHA"]
+        head += ["bytes a token, one layer", f"compared with {self.data['options'][0]['name']}"]
         head[5:5] = [f"bytes a token, {self.data['layers']} layers"] * several
         rows = [
             [
@@ -106,49 +108,51 @@ class HeadSharing(Widget, file="sharing"):
         return table(head, rows, caption)
 
 
-def sharing(n_heads: int, n_kv_heads: int, head_dim: int, dtype, n_layers: int) -> dict:
-    """Return what one number of key/value heads means, from attnlib's own cache and core.
+def sharing(
+    n_heads: int, n_kv_heads: int, head_dim: int, dtype: torch.dtype, n_layers: int
+) -> dict[str, object]:
+    """Return the wiring and the cache of one number of KV heads, from a real cache and core.
 
     Args:
         n_heads: query heads, H.
-        n_kv_heads: key/value heads, H_kv.
+        n_kv_heads: KV heads, H_kv.
         head_dim: width of one head, D.
         dtype: of the cached numbers.
         n_layers: layers of the model.
 
     Returns:
-        ``name`` of the variant, ``kv`` (H_kv), group size ``G``, ``reads`` (the key/value head
-        of each query head), ``bytes`` of a token in one layer, ``total`` in all layers, and
-        ``ratio`` to multi-head attention.
+        ``name`` of the variant, ``kv`` (H_kv), group size ``G``, ``reads`` (the KV head of each
+        query head), ``bytes`` per token in one layer, ``total`` in all layers, and ``ratio`` to
+        as many KV heads as query heads.
     """
 
     def nbytes(kv: int) -> int:
         return KVCache(1, kv, 1, head_dim, dtype=dtype, device="meta").nbytes
 
-    # Each value head holds its own number, so the output of a query head says which it read.
+    # Each value head's values are its own number, so a query head's output is the head it read.
     v = torch.arange(n_kv_heads, dtype=torch.float64).view(1, n_kv_heads, 1, 1)
     q = torch.zeros(1, n_heads, 1, 1, dtype=torch.float64)
     reads = fused_attention(q, torch.zeros_like(v), v)  # (1, H, 1, 1)
-    per_token, mha = nbytes(n_kv_heads), nbytes(n_heads)
+    per_token, unshared = nbytes(n_kv_heads), nbytes(n_heads)
     return {
-        "name": {n_heads: "MHA", 1: "MQA"}.get(n_kv_heads, "GQA"),
+        "name": variant_of(Geometry(1, n_heads, n_kv_heads, head_dim)).name,
         "kv": n_kv_heads,
         "G": n_heads // n_kv_heads,
         "reads": [round(j) for j in reads.flatten().tolist()],
         "bytes": per_token,
         "total": per_token * n_layers,
-        "ratio": "the same" if per_token == mha else f"1/{mha // per_token}",
+        "ratio": "the same" if per_token == unshared else f"1/{unshared // per_token}",
     }
 
 
 def who_shares(reads: list[int]) -> str:
-    """Return in words which query heads share a key/value head.
+    """Return in words which query heads share a KV head.
 
     Args:
-        reads: the key/value head of each query head.
+        reads: the KV head of each query head.
 
     Returns:
-        Such as ``0 to 3, 4 to 7``; long lists lose their middle.
+        Such as ``0 to 3, 4 to 7``; the middle of a long list is left out.
     """
     groups = [[h for h, j in enumerate(reads) if j == kv] for kv in range(max(reads) + 1)]
     if len(groups) == 1:

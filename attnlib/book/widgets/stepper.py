@@ -1,4 +1,4 @@
-"""The MLA stepper: one decode step in three forms, and the rotation that blocks the third."""
+"""The MLA stepper: one decode step in three forms, and the rotation that blocks absorption."""
 
 from __future__ import annotations
 
@@ -10,14 +10,9 @@ from torch import Tensor
 
 from attnlib.book.widgets.base import Widget, one_of, pack, table
 from attnlib.checks import check_even, check_size
-from attnlib.costs import (
-    CACHE_NUMBERS,
-    EXPANDED_NUMBERS,
-    Polynomial,
-    bits_of,
-    evaluate,
-)
+from attnlib.costs import EXPANDED_NUMBERS, Geometry, Polynomial, bits_of, evaluate
 from attnlib.rope import apply_rope, rope_angles
+from attnlib.variants import variant_of
 
 DISTANCES = range(33)  # from a key to its query, in tokens
 KEPT = "cached"
@@ -30,38 +25,38 @@ EXPANDED: Polynomial = tuple(
     (factor, tuple(NAMES.get(name, name) for name in names))
     for factor, names in EXPANDED_NUMBERS
 )
-LATENT: Polynomial = CACHE_NUMBERS["MLA"]
+LATENT: Polynomial = variant_of(Geometry(1, 1, 1, 1, 1, 1, 1)).cache_numbers
 
 
 class MlaStepper(Widget, file="stepper"):
     """One decode step of MLA, product by product: cached keys, cached latent, absorbed.
 
-    Matrices are drawn to one scale, what is cached is filled, FLOPs and bytes are counted. The
-    last step puts RoPE on the keys: a rotation stands between W_Q and W_UK, and their product
-    is another one at every distance.
+    Matrices are drawn to one scale, cached ones are filled, FLOPs and bytes are counted. The
+    last step applies RoPE to the keys: a rotation separates W_Q from W_UK, and their product
+    depends on the distance.
 
     Args:
         n_heads: number of heads, H.
-        qk_nope_head_dim: width of a head's query and key without position, d_h.
+        qk_nope_head_dim: width of one head's query and key without position, d_h.
         qk_rope_head_dim: width of the rotary query and key, d_h^R; even.
-        v_head_dim: width of a head's value, d_v.
+        v_head_dim: width of one head's value, d_v.
         kv_lora_rank: width of the latent, d_c.
-        tokens: how many cached tokens the reader can choose from, the new one included.
-        dtype: of the cached numbers, as in :func:`attnlib.costs.bits_of`; whole bytes.
+        tokens: numbers of cached tokens, the new one included, that the reader can choose.
+        dtype: of the cached numbers, as in :func:`attnlib.costs.bits_of`, of whole bytes.
         label: the figure's title.
         cached: tokens in the cache at first; ``None`` means the first of ``tokens``.
         step: the step shown first.
 
     Attributes:
         step: 0 keys and values cached; 1 latent cached and expanded; 2 latent cached and
-            absorbed; 3 a rotation in the way.
+            absorbed; 3 a rotation in between.
         cached: tokens in the cache, the new one included, S.
         distance: from the key back to its query in the last step, in tokens.
 
     Raises:
         ValueError: if a size is below 1, ``qk_rope_head_dim`` is odd, ``tokens`` is empty,
-            ``dtype`` is unknown or not of whole bytes, or the first state is not among what can
-            be chosen.
+            ``dtype`` is unknown or not of whole bytes, or a first state is not one of the
+            choices.
     """
 
     step = traitlets.Int().tag(sync=True, state=True)
@@ -107,7 +102,7 @@ class MlaStepper(Widget, file="stepper"):
         self.set_trait("step", step)
 
     def fallback(self) -> str:
-        """Return the products and costs of all forms, and how the rotated product changes."""
+        """Return tables of the forms' costs, of their products, and of the rotated product."""
         S = self.cached
         costs, lines = [], []
         for form in self.data["forms"]:
@@ -132,13 +127,13 @@ class MlaStepper(Widget, file="stepper"):
 
 
 def decode_forms(sizes: Mapping[str, int]) -> list[dict]:
-    """Return the three forms of one decode step, each with its products in their order.
+    """Return the three forms of one decode step, each with its products in order.
 
     Source: DeepSeek-V2, arXiv 2405.04434, equations 9 to 19 and section 2.1.2. FLOPs are two
-    for each multiply-add, of one layer and one sequence, softmax not counted. With H heads,
-    S tokens and d = d_h + d_h^R + d_v: attention on keys and values takes 2 H S d, expanding
-    one latent 2 H d_c (d_h + d_v), and absorbed attention 2 H S (2 d_c + d_h^R) and once more
-    what expanding one latent takes.
+    per multiply-add, for one layer and one sequence, without softmax. With H heads, S tokens
+    and d = d_h + d_h^R + d_v: attention on keys and values takes 2 H S d, expanding one latent
+    2 H d_c (d_h + d_v), and absorbed attention 2 H S (2 d_c + d_h^R) plus the cost of expanding
+    one latent.
 
     Args:
         sizes: of one layer, by the names of :class:`MlaStepper`'s arguments.
@@ -268,15 +263,15 @@ def matrix(
     note: str = "",
     shared: bool = False,
 ) -> dict:
-    """Return how a matrix is drawn.
+    """Return the description of a matrix for the page.
 
     Args:
-        name: beside it; what follows ``^`` is raised.
-        rows: how many; ``"S"`` for the tokens.
-        columns: how many.
-        parts: ``(length, look)`` along the side that is not the tokens'.
-        note: what becomes of it.
-        shared: whether all heads use the same; otherwise there is one for each head.
+        name: its label, in which letters after ``^`` are superscripts.
+        rows: number of rows; ``"S"`` for the tokens.
+        columns: number of columns; ``"S"`` for the tokens.
+        parts: ``(length, CSS classes)`` along the side that is not the tokens'.
+        note: below it, such as "cached".
+        shared: whether all heads use the same; otherwise each head has its own.
 
     Returns:
         A dictionary for the page.
@@ -292,15 +287,16 @@ def matrix(
 
 
 def decode_cost(form: Mapping, sizes: Mapping[str, int], tokens: int) -> dict:
-    """Return what one decode step of one layer costs in one form.
+    """Return the cost of one decode step of one layer in one form.
 
     Args:
         form: one of :func:`decode_forms`.
-        sizes: the same sizes, and ``itemsize``, the bytes of a cached number.
+        sizes: the same sizes, and ``itemsize``, the bytes per cached number.
         tokens: cached tokens, the new one included, S.
 
     Returns:
-        ``bytes`` read from the cache, ``flops`` in all, and those of the ``products``.
+        ``bytes`` read from the cache, ``flops`` of the whole step, and FLOPs of the
+        ``products``.
     """
     sizes = {**sizes, "tokens": tokens}
     counts = [evaluate(product["flops"], sizes) for product in form["products"]]
@@ -311,8 +307,8 @@ def rotation_between() -> dict:
     """Return a small W_Q^T, R and W_UK of one head, and their product at every distance.
 
     (R_t q)^T (R_s k) = q^T R_{s-t} k, so the score of a key with position is
-    h^T W_Q^T R_{s-t} W_UK c. The rotation is what :func:`attnlib.rope.apply_rope` makes of the
-    unit vectors.
+    h^T W_Q^T R_{s-t} W_UK c. The rotation is the result of :func:`attnlib.rope.apply_rope` for
+    the unit vectors.
 
     Source: DeepSeek-V2, arXiv 2405.04434, section 2.1.3.
 
@@ -340,7 +336,7 @@ def rotation_between() -> dict:
 
 
 def rotations_back(dim: int) -> Tensor:
-    """Return R_{s-t} for a key that stands 0, 1, ... tokens before its query.
+    """Return R_{s-t} for keys 0, 1, ... tokens before their query.
 
     Args:
         dim: width of the head.
@@ -350,20 +346,19 @@ def rotations_back(dim: int) -> Tensor:
     """
     cos, sin = rope_angles(torch.tensor(DISTANCES), dim)
     units = torch.eye(dim, dtype=torch.float64)[:, None].expand(-1, len(DISTANCES), -1)
-    turned = apply_rope(
-        units, cos, sin
-    )  # (dim, distances, dim): unit i turned is column i of R
-    return turned.transpose(0, 1)  # as rows: R_t transposed, which is R_{-t}
+    rotated = apply_rope(units, cos, sin)  # (dim, distances, dim): unit i becomes column i of R
+    return rotated.transpose(0, 1)  # as rows: R_t transposed, which is R_{-t}
 
 
 def signed(x: Tensor) -> dict:
-    """Pack numbers of both signs.
+    """Return numbers of both signs, packed.
 
     Args:
         x: any shape.
 
     Returns:
-        ``limit``, the largest magnitude, and ``packed``, from -``limit`` to ``limit``.
+        ``limit``, the largest magnitude, and ``packed``, the numbers in units that map
+        -``limit`` to 0 and ``limit`` to 1.
     """
     limit = max(round(x.abs().max().item(), 2), 0.01)
     shares = (x / limit).clamp(-1, 1) / 2 + 0.5
@@ -371,7 +366,7 @@ def signed(x: Tensor) -> dict:
 
 
 def whole_bytes(dtype: object) -> int:
-    """Return the bytes of one cached number.
+    """Return the bytes per cached number.
 
     Args:
         dtype: as in :func:`attnlib.costs.bits_of`.
@@ -380,7 +375,7 @@ def whole_bytes(dtype: object) -> int:
         Bytes.
 
     Raises:
-        ValueError: if the dtype is unknown, or its numbers have a part of a byte.
+        ValueError: if the dtype is unknown, or its numbers do not fill whole bytes.
     """
     bits = bits_of(dtype)
     if bits % 8:

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
-from pages import SITE, Place, run_chapter
+from pages import Place, run_chapter
+
+from tools import SITE
 
 
 @pytest.fixture(scope="session")

@@ -11,10 +11,8 @@ from typing import NamedTuple
 
 import guards
 
-import build_site
+from tools import ROOT
 
-ROOT = Path(__file__).resolve().parents[3]
-SITE = build_site.BUILD / "html"
 CHAPTERS = sorted((ROOT / "chapters").glob("*.ipynb"))
 STORED = re.compile(r'<div class="attnlib-widget"[^>]* data-widget="(\w+)">')
 

@@ -6,7 +6,9 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from pages import CHAPTERS, SITE, Place, stored_widgets
+from pages import CHAPTERS, Place, stored_widgets
+
+from tools import SITE
 
 PAGES = {path.stem: stored_widgets(path) for path in CHAPTERS}
 PAGES = {chapter: names for chapter, names in PAGES.items() if names}

@@ -13,7 +13,7 @@ from pages import places
 from attnlib.book.widgets.explorer import OWN
 from attnlib.costs import Geometry, kv_cache_bytes
 
-# Chapter 9 has it with other first values; test_widget_everywhere opens that one, too.
+# Another chapter shows it with other first values; test_widget_everywhere opens that one, too.
 PLACES = [place for place in places("explorer") if place.chapter == "kv-cache"]
 SIZE = {"GB": 10**9, "GiB": 2**30}
 FIRST = {"context": 8192, "users": 32, "bits": 16, "memory": 80, "unit": "GB"}
