@@ -10,61 +10,13 @@ from pathlib import Path
 
 import torch
 
+from attnlib.bench.arguments import OneLineParser, prepare_file, size, sizes
 from attnlib.bench.machine import check_device, machine_rates, provenance
 from attnlib.bench.measure import Row, geometries, measure_decode, measure_prefill
 from attnlib.bench.report import report, summary
-from attnlib.bench.stored import prepare_file, save_json
+from attnlib.bench.stored import save_json
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-def sizes(text: str) -> list[int]:
-    """Read sizes with commas between them.
-
-    Args:
-        text: such as "2048,8192".
-
-    Returns:
-        The sizes.
-
-    Raises:
-        ArgumentTypeError: if one is not a whole number of at least 1.
-    """
-    parts = text.split(",")
-    if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
-        raise argparse.ArgumentTypeError(
-            f"must be whole numbers of at least 1 with commas between them, got {text!r}"
-        )
-    return [int(part) for part in parts]
-
-
-def size(text: str) -> int:
-    """Read one size.
-
-    Args:
-        text: such as "15".
-
-    Returns:
-        The size.
-
-    Raises:
-        ArgumentTypeError: if it is not one whole number of at least 1.
-    """
-    if len(sizes(text)) > 1:
-        raise argparse.ArgumentTypeError(f"must be one number, got {text!r}")
-    return sizes(text)[0]
-
-
-class OneLineParser(argparse.ArgumentParser):
-    """A parser whose errors are one line, without the usage above it."""
-
-    def error(self, message: str) -> None:
-        """Print what is wrong and end the program with status 2.
-
-        Args:
-            message: what is wrong.
-        """
-        self.exit(2, f"{self.prog}: error: {message}\n")
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -94,12 +46,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     given = parser.parse_args(arguments)
     given.tokens = given.tokens or ([256, 1024] if given.quick else [2048, 8192, 32768])
     given.prefill = given.prefill or ([128] if given.quick else [512, 2048])
-    try:
+    with parser.refusing():
         check_device(given.device)
         if given.json:
             prepare_file(given.json)
-    except ValueError as error:
-        parser.error(str(error))
     return given
 
 
