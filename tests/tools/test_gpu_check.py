@@ -179,6 +179,23 @@ def test_an_open_ended_part_passes_with_what_it_has_written(tmp_path, hasty):
     assert entries["none"]["status"] == "timeout" and "file" not in entries["none"]
 
 
+def test_results_are_those_of_this_run(tmp_path):
+    """Catches an earlier run's file that counts, and measurements that were left out unseen."""
+    old, new = tmp_path / "old.json", tmp_path / "new.json"
+    old.write_text("{}")
+    writes = (
+        "import pathlib, sys\n"
+        'pathlib.Path(sys.argv[1]).write_text(\'{"rows": [], "skipped": ["MHA", "MLA"]}\')'
+    )
+    parts = [
+        python("old", "", file=old),
+        gpu_check.Part("new", ["-c", writes, str(new)], file=new),
+    ]
+    entries = run(parts, tmp_path)
+    assert "file" not in entries["old"] and not old.exists()
+    assert entries["new"]["status"] == "passed" and entries["new"]["reason"] == "2 left out"
+
+
 def test_what_a_machine_lacks_is_a_reason_to_skip(tmp_path):
     """Catches a part that fails for want of a package or of memory."""
     report = tmp_path / "machine.json"
