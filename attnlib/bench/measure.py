@@ -302,7 +302,9 @@ def measure_prefill(
         return [probed(Candidate(name, "transformers", prefill), device)]
 
     def least(name: str, layer: nn.Module, n: int) -> list[Candidate]:
-        if getattr(layer, "window", None) is not None:  # one call over all tokens is not the least there
+        if (
+            getattr(layer, "window", None) is not None
+        ):  # one call over all tokens is not the least there
             return []
         call = prefill_parts(layer, hidden_states(plan, name, n))
         return [probed(Candidate(name, "parts", call), device)]

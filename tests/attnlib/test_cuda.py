@@ -1,5 +1,6 @@
 """Every variant on a CUDA device, against float64 on the CPU; and that nothing waits for it."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -8,6 +9,7 @@ from helpers import relative_error
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from attnlib import MultiHeadLatentAttention, Rope
+from attnlib.bench.__main__ import main
 from attnlib.variants import VARIANTS, Sizes
 
 pytestmark = [
@@ -213,3 +215,20 @@ def test_no_step_waits_for_the_gpu(variant, padded):
                     layer(x[:, start:end], cache, key_mask=seen)
         finally:
             torch.cuda.set_sync_debug_mode("default")
+
+
+def test_the_benchmark_records_a_graph_of_every_step(tmp_path, capsys):
+    """Catches a decode step that no CUDA graph can record, and measurements without a floor."""
+    file = tmp_path / "run.json"
+    main(
+        ["--device", "cuda", "--dtype", "bfloat16", "--quick", "--no-compare", "--steps", "3",
+         "--tokens", "64", "--prefill", "32", "--json", str(file)]
+    )  # fmt: skip
+    report = json.loads(file.read_text())
+    assert report["provenance"]["gpu"] == torch.cuda.get_device_name()
+    rows = report["rows"]
+    assert {row["variant"] for row in rows if row["graph"]} == set(VARIANTS)
+    for row in rows:
+        assert 0 < row["floor_seconds"] < row["seconds"] < 1
+        assert row["backend"] != "none" and row["peak_bytes"] > 0
+    assert "decode, 64 tokens, slowest first" in capsys.readouterr().out
