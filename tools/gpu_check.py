@@ -33,7 +33,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from importlib.util import find_spec
 from pathlib import Path
@@ -124,6 +124,8 @@ def plan(device: str, out: Path, scratch: Path) -> list[Part]:
                  needs=["torch", "matplotlib"], report=report)
         )  # fmt: skip
     parts.append(quality(device, out / f"quality-{device}.json"))
+    if device == "cpu":  # a trial takes a minute; a busy machine may take its time
+        parts = [replace(part, share=0.5) for part in parts]
     return parts
 
 
