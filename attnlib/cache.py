@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TypedDict
-
 import torch
 from torch import Tensor
 
@@ -256,16 +254,9 @@ class EntryPositions:
         self._given = None
 
 
-class Storage(TypedDict):
-    """How and where a cache stores its numbers."""
-
-    dtype: torch.dtype
-    device: torch.device | str
-
-
 def storage_like(
     weight: Tensor, dtype: torch.dtype | None, device: torch.device | str | None
-) -> Storage:
+) -> tuple[torch.dtype, torch.device | str]:
     """Return how and where a layer's cache stores, by default as the layer's weights.
 
     Args:
@@ -274,9 +265,9 @@ def storage_like(
         device: what the caller asked for, or ``None``.
 
     Returns:
-        ``dtype`` and ``device`` for a cache.
+        ``(dtype, device)`` for a cache.
     """
-    return {
-        "dtype": weight.dtype if dtype is None else dtype,
-        "device": weight.device if device is None else device,
-    }
+    return (
+        weight.dtype if dtype is None else dtype,
+        weight.device if device is None else device,
+    )

@@ -102,9 +102,9 @@ class MultiHeadLatentAttention(nn.Module):
     def new_cache(self, batch_size: int, capacity: int, *, dtype: torch.dtype | None = None,
                   device: torch.device | str | None = None) -> LatentCache:  # fmt: skip
         """Allocate an empty cache for this layer."""
-        like = storage_like(self.kv_b_proj.weight, dtype, device)
-        widths = self.kv_lora_rank, self.qk_rope_head_dim
-        return LatentCache(batch_size, capacity, *widths, **like)
+        dtype, device = storage_like(self.kv_b_proj.weight, dtype, device)
+        return LatentCache(batch_size, capacity, self.kv_lora_rank, self.qk_rope_head_dim,
+                           dtype=dtype, device=device)  # fmt: skip
 
     def project_to_latent(self, x: Tensor, positions: Tensor, cache: LatentCache | None = None
                           ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
