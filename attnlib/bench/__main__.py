@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -40,7 +41,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--prefill", type=sizes, help="lengths of prompts, such as 512,2048")
     add("--batch-size", type=sizes, default=[1], help="sequences, such as 1 or 1,16")
     add("--steps", type=size, default=15, help="rounds; medians count")
-    add("--quick", action="store_true", help="small layers and short contexts")
+    add("--quick", action="store_true", help="small layers, short contexts and rough rates")
     add("--no-compare", action="store_true", help="leave transformers out")
     add("--json", type=Path, metavar="FILE", help="where to write all numbers")
     given = parser.parse_args(arguments)
@@ -78,7 +79,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     compare = not given.no_compare and find_spec("transformers") is not None
     origin = provenance(device, dtype)
     progress("read bandwidth and matmul rate of this machine")
-    rates = afterwards = machine_rates(device=device, dtype=dtype)
+    rates_now = partial(machine_rates, device=device, dtype=dtype)
+    if given.quick:  # small enough that a run takes seconds; the caches of a large CPU hold it
+        rates_now = partial(rates_now, read_bytes=2**26, matmul_size=512)
+    rates = afterwards = rates_now()
     rows: list[Row] = []
     skipped: list[str] = []
     runs = [("decode", n, b) for b in given.batch_size for n in given.tokens]
@@ -96,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 steps=max(1, given.steps // 3), dtype=dtype, device=device, compare=compare,
                 parts=True, progress=progress, on_failure=on_failure,
             )  # fmt: skip
-        afterwards = machine_rates(device=device, dtype=dtype)
+        afterwards = rates_now()
         if given.json:
             save_json(given.json, report(origin, rates, afterwards, layers, rows, skipped))
     print(summary(rates, afterwards, rows))
