@@ -186,7 +186,8 @@ def walk_by_pointer(widget, truth, made, way):
         assert heads.get_attribute("aria-valuetext") == str(head)
         assert_shows(widget, truth, n_kv_heads, head)
     # A pair in the cache stands for the first of the heads that read it; beside it is nothing.
-    x, y, width = max(box for box in boxes(widget, "k") if box[1] >= boxes(widget, "whole")[0][1])
+    top = boxes(widget, "whole")[0][1]
+    x, y, width = max(box for box in boxes(widget, "k") if box[1] >= top)
     first = truth.H - truth.H // n_kv_heads
     for shift in (width / 2, 3 * width):
         spot = {"x": x + shift, "y": y + 5}
