@@ -2,8 +2,8 @@
 
 `make site` builds the book; nothing is built here. A page is opened three times, and each visit
 looks at all that it can: over http in light colours (then printed, walked through by the Tab
-key, and judged by axe in each state), from disk in dark ones, and from disk without scripts. The
-checks are in opened.py, fallbacks.py, look.py and axe.py; this file and test_axe.py and
+key, and judged by axe in each state), from disk in dark colours, and from disk without scripts.
+The checks are in opened.py, fallbacks.py, look.py and axe.py; this file, test_axe.py and
 test_look.py prove that each of them can fail.
 """
 
