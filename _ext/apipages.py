@@ -214,7 +214,8 @@ def resolved(name: str) -> object:
     """Return the object with a dotted name; None if there is none."""
     module, _, last = name.rpartition(".")
     try:
-        return getattr(importlib.import_module(module), last, None)
+        home = importlib.import_module(module)
+        return getattr(home, last) if hasattr(home, last) else importlib.import_module(name)
     except ModuleNotFoundError:
         return None
 

@@ -146,6 +146,22 @@ def test_a_name_is_found_where_the_pages_show_it(target, name):
     assert apipages.documented(target) == name
 
 
+def test_what_a_chapter_uses_is_found():
+    """Catches what is used by its module's name, and a module that was not imported before."""
+    cells = [
+        {"source": "import torch\nfrom attnlib.bench import results\n"},
+        {
+            "source": [
+                "from attnlib import bench, core as c\n",
+                "from attnlib.costs import Cost",
+            ]
+        },
+        {"source": "run = results.load('x')\nbench.timed(run.rows, torch.ones(2), c.attend)"},
+    ]
+    used = ["bench.results.load", "bench.timed", "core.attend", "costs.Cost"]
+    assert sorted(apipages.imported(cells)) == [f"attnlib.{name}" for name in used]
+
+
 def test_pages_say_where_a_name_is_imported_from():
     """A signature does not say what to import, so the heading above it does."""
     text = apipages.expanded("a\n\n<!-- table of modules: attnlib.book.widgets:all -->\n\nb")
