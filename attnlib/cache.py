@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypedDict
+
 import torch
 from torch import Tensor
 
@@ -25,14 +27,16 @@ class KVCache:
         device: where they are stored; ``None`` means torch's default.
 
     Attributes:
-        length: tokens stored so far.
+        seen: tokens that have come so far; all of them are kept.
         capacity: tokens that fit.
 
     Raises:
         ValueError: if a size is below 1.
     """
 
-    def __init__(self, batch_size, n_kv_heads, capacity, head_dim, *, dtype=None, device=None):
+    def __init__(self, batch_size: int, n_kv_heads: int, capacity: int, head_dim: int, *,
+                 dtype: torch.dtype | None = None,
+                 device: torch.device | str | None = None):  # fmt: skip
         check_size("batch_size", batch_size)
         check_size("n_kv_heads", n_kv_heads)
         check_size("capacity", capacity)
@@ -40,47 +44,60 @@ class KVCache:
         shape = (batch_size, n_kv_heads, capacity, head_dim)
         self._k = torch.zeros(shape, dtype=dtype, device=device)  # (B, H_kv, capacity, D)
         self._v = torch.zeros(shape, dtype=dtype, device=device)  # (B, H_kv, capacity, D)
-        self.capacity, self.length = capacity, 0
+        self._positions = EntryPositions(batch_size, capacity, self._k.device)
+        self.capacity, self.seen = capacity, 0
 
-    def update(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Store the keys and values of new tokens behind the earlier ones.
+    def update(
+        self, k: Tensor, v: Tensor, *, positions: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Store the keys and values of new tokens after the earlier ones.
 
         Args:
             k: new keys, shape ``(B, H_kv, T, D)``, of the cache's dtype and device.
             v: new values, same shape.
+            positions: of the new tokens, shape ``(T,)`` or ``(B, T)``, int64; negative marks
+                padding. ``None`` means that they follow the earlier ones.
 
         Returns:
-            ``(k, v)`` of all tokens so far, views of shape ``(B, H_kv, length, D)``.
+            ``(k, v, positions)`` of all tokens so far, S of them: views of shape
+            ``(B, H_kv, S, D)``, and positions of shape ``(S,)``, or ``(B, S)`` once some were
+            given.
 
         Raises:
             ValueError: if shape, dtype or device is not the cache's, or the tokens do not fit;
                 what was stored stays as it was.
         """
-        end = room_for(self, self._k, k, "k")
+        start, end = self.seen, room_for(self, self._k, k, "k")
         room_for(self, self._v, v, "v")
         if v.shape != k.shape:
             raise ValueError(f"v must have k's shape {tuple(k.shape)}, got {tuple(v.shape)}")
-        self._k[:, :, self.length : end] = k.detach()
-        self._v[:, :, self.length : end] = v.detach()
-        self.length = end
-        return self._k[:, :, :end], self._v[:, :, :end]  # (B, H_kv, S, D)
+        stored = self._positions.store(positions, start, end)  # (S,) or (B, S)
+        self._k[:, :, start:end] = k.detach()
+        self._v[:, :, start:end] = v.detach()
+        self.seen = end
+        return self._k[:, :, :end], self._v[:, :, :end], stored  # (B, H_kv, S, D)
+
+    @property
+    def kept(self) -> int:
+        """Entries kept: one for each token seen."""
+        return self.seen
 
     @property
     def nbytes(self) -> int:
         """Bytes of the buffers, filled or not."""
-        return self._k.nbytes + self._v.nbytes
+        return self._k.nbytes + self._v.nbytes + self._positions.nbytes
 
     def reset(self) -> None:
         """Forget all tokens; the buffers stay allocated."""
-        self.length = 0
+        self.seen = 0
+        self._positions.reset()
 
 
 class LatentCache:
     """Latents and shared rotary keys of past tokens: all that MLA keeps.
 
-    One row holds a token's latent and, behind it, its rotary key, since absorbed attention
-    reads the two as one key. A cache is for inference: what it stores is detached from
-    autograd.
+    One row holds a token's latent and, after it, its rotary key, since absorbed attention reads
+    the two as one key. A cache is for inference: what it stores is detached from autograd.
 
     Source: DeepSeek-V2, arXiv 2405.04434, section 2.1.3.
 
@@ -93,64 +110,78 @@ class LatentCache:
         device: where they are stored; ``None`` means torch's default.
 
     Attributes:
-        length: tokens stored so far.
+        seen: tokens that have come so far; all of them are kept.
         capacity: tokens that fit.
 
     Raises:
         ValueError: if a size is below 1.
     """
 
-    def __init__(
-        self, batch_size, capacity, kv_lora_rank, qk_rope_head_dim, *, dtype=None, device=None
-    ):
+    def __init__(self, batch_size: int, capacity: int, kv_lora_rank: int,
+                 qk_rope_head_dim: int, *, dtype: torch.dtype | None = None,
+                 device: torch.device | str | None = None):  # fmt: skip
         check_size("batch_size", batch_size)
         check_size("capacity", capacity)
         check_size("kv_lora_rank", kv_lora_rank)
         check_size("qk_rope_head_dim", qk_rope_head_dim)
         shape = (batch_size, capacity, kv_lora_rank + qk_rope_head_dim)  # a row is one token
         self._entries = torch.zeros(shape, dtype=dtype, device=device)
-        self.capacity, self.length = capacity, 0
+        self._positions = EntryPositions(batch_size, capacity, self._entries.device)
+        self.capacity, self.seen = capacity, 0
 
-    def update(self, entries: Tensor) -> Tensor:
-        """Store the rows of new tokens behind the earlier ones.
+    def update(
+        self, entries: Tensor, *, positions: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Store the rows of new tokens after the earlier ones.
 
         Args:
             entries: latent and rotary key side by side, shape ``(B, T, d_c + d_h^R)``, of the
                 cache's dtype and device.
+            positions: of the new tokens, shape ``(T,)`` or ``(B, T)``, int64; negative marks
+                padding. ``None`` means that they follow the earlier ones.
 
         Returns:
-            The rows of all tokens so far, a view of shape ``(B, length, d_c + d_h^R)``.
+            ``(entries, positions)`` of all tokens so far, S of them: a view of shape
+            ``(B, S, d_c + d_h^R)``, and positions of shape ``(S,)``, or ``(B, S)`` once some
+            were given.
 
         Raises:
             ValueError: if shape, dtype or device is not the cache's, or the tokens do not fit;
                 what was stored stays as it was.
         """
-        end = room_for(self, self._entries, entries, "entries")
-        self._entries[:, self.length : end] = entries.detach()
-        self.length = end
-        return self._entries[:, :end]  # (B, S, d_c + d_h^R)
+        start, end = self.seen, room_for(self, self._entries, entries, "entries")
+        stored = self._positions.store(positions, start, end)  # (S,) or (B, S)
+        self._entries[:, start:end] = entries.detach()
+        self.seen = end
+        return self._entries[:, :end], stored  # (B, S, d_c + d_h^R)
+
+    @property
+    def kept(self) -> int:
+        """Entries kept: one for each token seen."""
+        return self.seen
 
     @property
     def nbytes(self) -> int:
         """Bytes of the buffer, filled or not."""
-        return self._entries.nbytes
+        return self._entries.nbytes + self._positions.nbytes
 
     def reset(self) -> None:
         """Forget all tokens; the buffer stays allocated."""
-        self.length = 0
+        self.seen = 0
+        self._positions.reset()
 
 
 def room_for(cache: KVCache | LatentCache, buffer: Tensor, new: Tensor, name: str) -> int:
-    """Check that new tokens fit behind the stored ones, and say where they would end.
+    """Check that new tokens fit after the stored ones, and return where they would end.
 
     Args:
-        cache: whose ``length`` and ``capacity`` count.
+        cache: whose ``seen`` and ``capacity`` count.
         buffer: the buffer to write to, shape ``(..., capacity, width)``.
         new: the new tokens, shape ``(..., T, width)``.
         name: the argument's name, for the message.
 
     Returns:
-        The cache's length once the tokens are stored.
+        The tokens seen once the new ones are stored.
 
     Raises:
         ValueError: if shape, dtype or device is not the buffer's, or the tokens do not fit.
@@ -166,17 +197,84 @@ def room_for(cache: KVCache | LatentCache, buffer: Tensor, new: Tensor, name: st
             f"{name} must be {buffer.dtype} on {buffer.device} for this cache,"
             f" got {new.dtype} on {new.device}"
         )
-    end = cache.length + new.shape[-2]
+    end = cache.seen + new.shape[-2]
     if end > cache.capacity:
         raise ValueError(
-            f"cache overflow: {cache.length} stored and {new.shape[-2]} new tokens exceed the"
+            f"cache overflow: {cache.seen} stored and {new.shape[-2]} new tokens exceed the"
             f" capacity of {cache.capacity}; make the cache larger or reset() it"
         )
     return end
 
 
-def storage_like(weight: Tensor, dtype: torch.dtype | None, device) -> dict:
-    """Where and how a layer's cache stores, unless told otherwise: as the layer's weights.
+class EntryPositions:
+    """Positions of a cache's entries: 0, 1, 2, ..., until a call gives others.
+
+    Nothing is stored as long as entry i stands at position i in every sequence.
+
+    Args:
+        batch_size: sequences in the batch, B.
+        capacity: entries that fit.
+        device: of the positions.
+    """
+
+    def __init__(self, batch_size: int, capacity: int, device: torch.device):
+        self.batch_size, self.capacity, self.device = batch_size, capacity, device
+        self._given: Tensor | None = None  # (B, capacity), once a call gave some
+
+    def store(self, positions: Tensor | None, start: int, end: int) -> Tensor:
+        """Store the positions of new entries and return those of all entries so far.
+
+        Args:
+            positions: of the new entries, shape ``(T,)`` or ``(B, T)``, or ``None``.
+            start: index of the first new entry.
+            end: index after the last one.
+
+        Returns:
+            Shape ``(end,)``, or ``(B, end)`` once some were given; int64.
+
+        Raises:
+            ValueError: if the shape is wrong, or ``None`` follows positions that were given.
+        """
+        if positions is None:
+            if self._given is not None:
+                raise ValueError(
+                    "positions must be given at each call once they were, got None"
+                )
+            return torch.arange(end, device=self.device)  # (S,)
+        shapes = (end - start,), (self.batch_size, end - start)
+        if positions.shape not in shapes:
+            raise ValueError(
+                f"positions must have shape {shapes[0]} or {shapes[1]} for this cache,"
+                f" got {tuple(positions.shape)}"
+            )
+        if self._given is None:
+            self._given = torch.arange(self.capacity, device=self.device).repeat(
+                self.batch_size, 1
+            )  # (B, capacity)
+        self._given[:, start:end] = positions
+        return self._given[:, :end]  # (B, S)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the positions that are stored; none as long as none were given."""
+        return 0 if self._given is None else self._given.nbytes
+
+    def reset(self) -> None:
+        """Forget all positions."""
+        self._given = None
+
+
+class Storage(TypedDict):
+    """How and where a cache stores its numbers."""
+
+    dtype: torch.dtype
+    device: torch.device | str
+
+
+def storage_like(
+    weight: Tensor, dtype: torch.dtype | None, device: torch.device | str | None
+) -> Storage:
+    """Return how and where a layer's cache stores, by default as the layer's weights.
 
     Args:
         weight: one of the layer's weights.

@@ -2,37 +2,37 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
+from attnlib.scalars import check_size
 
-def check_size(name: str, value: int, *, least: int = 1) -> int:
-    """Check that a size is an integer of at least ``least``.
+if TYPE_CHECKING:
+    from attnlib.rope import Rope
 
-    Args:
-        name: the argument's name, for the message.
-        value: what came.
-        least: the smallest allowed value.
-
-    Returns:
-        ``value``, unchanged.
-
-    Raises:
-        ValueError: if ``value`` is not an integer, or is less than ``least``.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
-    return value
+__all__ = [
+    "check_attention",
+    "check_bool",
+    "check_even",
+    "check_forward",
+    "check_fused",
+    "check_heads",
+    "check_kv_heads",
+    "check_positions",
+    "check_size",
+]
 
 
-def check_heads(d_model: int, n_heads: int, head_dim: int | None, *, rope: bool) -> int:
-    """Check the widths of a layer with heads, and settle the width of one head.
+def check_heads(d_model: int, n_heads: int, head_dim: int | None, *, rope: Rope | None) -> int:
+    """Check the widths of a layer with heads, and return the width of one head.
 
     Args:
         d_model: width of the residual stream.
         n_heads: number of query heads.
         head_dim: width of one head, or ``None`` for ``d_model // n_heads``.
-        rope: whether heads are rotated, which needs an even width.
+        rope: how heads are rotated, which needs an even width; ``None`` means not at all.
 
     Returns:
         The width of one head.
@@ -49,15 +49,15 @@ def check_heads(d_model: int, n_heads: int, head_dim: int | None, *, rope: bool)
             f" got d_model={d_model}, n_heads={n_heads}"
         )
     head_dim = check_size("head_dim", d_model // n_heads if head_dim is None else head_dim)
-    return check_even("head_dim", head_dim) if rope else head_dim
+    return head_dim if rope is None else rope.check_width("head_dim", head_dim)
 
 
 def check_kv_heads(n_heads: int, n_kv_heads: int) -> int:
-    """Check that the query heads fall into equal groups, one for each key/value head.
+    """Check that the query heads fall into equal groups, one for each KV head.
 
     Args:
         n_heads: number of query heads.
-        n_kv_heads: number of key/value heads.
+        n_kv_heads: number of KV heads.
 
     Returns:
         ``n_kv_heads``, unchanged.
@@ -94,19 +94,28 @@ def check_even(name: str, value: int) -> int:
     return value
 
 
-def check_hidden(x: Tensor, d_model: int, cache: object, cache_type: type, key_mask) -> None:
-    """Check everything a layer's ``forward`` is given, before anything is stored.
+def check_forward(
+    x: Tensor,
+    d_model: int,
+    cache: object,
+    cache_type: type,
+    positions: Tensor | None,
+    key_mask: Tensor | None,
+) -> None:
+    """Check everything that a layer's ``forward`` is given, before anything is stored.
 
     Args:
         x: hidden states; must be ``(B, T, d_model)`` with T at least 1.
         d_model: the layer's width.
         cache: ``None``, or a ``cache_type``.
         cache_type: the kind of cache that this layer fills.
-        key_mask: ``None``, or a boolean mask ``(B, S)``, S = cached + new tokens.
+        positions: ``None``, or integers of shape ``(T,)`` or ``(B, T)``.
+        key_mask: ``None``, or a boolean mask ``(B, S)``, S = earlier + new tokens.
 
     Raises:
         ValueError: if the rank or width of ``x`` is wrong or it holds no token, if ``cache`` is
-            of another kind, or if ``key_mask`` is not boolean or not of shape ``(B, S)``.
+            of another kind, if ``positions`` are of another shape or no integers, or if
+            ``key_mask`` is not boolean or not of shape ``(B, S)``.
     """
     if x.ndim != 3 or x.shape[-1] != d_model or x.shape[1] < 1:
         raise ValueError(
@@ -116,9 +125,16 @@ def check_hidden(x: Tensor, d_model: int, cache: object, cache_type: type, key_m
         raise ValueError(
             f"cache must be a {cache_type.__name__} or None, got {type(cache).__name__}"
         )
+    if positions is not None:
+        check_positions("positions", positions)
+        if positions.shape not in (x.shape[:2], x.shape[1:2]):
+            raise ValueError(
+                f"positions must have shape (T,) = {tuple(x.shape[1:2])} or (B, T) ="
+                f" {tuple(x.shape[:2])}, got {tuple(positions.shape)}"
+            )
     if key_mask is not None:
         check_bool("key_mask", key_mask, x.device)
-        expected = (x.shape[0], x.shape[1] + (0 if cache is None else cache.length))
+        expected = (x.shape[0], x.shape[1] + getattr(cache, "seen", 0))
         if key_mask.shape != expected:
             raise ValueError(
                 f"key_mask must have shape (B, S) = {expected}, one entry for each cached and"
@@ -127,7 +143,7 @@ def check_hidden(x: Tensor, d_model: int, cache: object, cache_type: type, key_m
 
 
 def check_bool(name: str, mask: Tensor, device: torch.device) -> Tensor:
-    """Check that a mask is boolean and lies beside what it masks.
+    """Check that a mask is boolean and on the device of what it masks.
 
     A float mask may be an additive one and a 0/1 mask may mean either, so both are refused.
 
@@ -212,12 +228,12 @@ def check_fused(T: int, S: int, mask: Tensor | None, causal: bool) -> None:
     if mask is not None and mask.ndim > 2 and mask.shape[-3] != 1:
         raise ValueError(f"mask must be the same for all heads, got {tuple(mask.shape)}")
     if causal and (mask is not None or T != S):
-        came = "a mask" if mask is not None else f"T={T}, S={S}"
-        raise ValueError(f"causal must come without a mask and with T = S, got {came}")
+        got = "a mask" if mask is not None else f"T={T}, S={S}"
+        raise ValueError(f"causal must come without a mask and with T = S, got {got}")
 
 
 def check_positions(name: str, positions: Tensor) -> Tensor:
-    """Check that positions are a one-dimensional integer tensor.
+    """Check that positions are an integer tensor, one row or one row per sequence.
 
     Args:
         name: the argument's name, for the message.
@@ -227,11 +243,11 @@ def check_positions(name: str, positions: Tensor) -> Tensor:
         ``positions``, unchanged.
 
     Raises:
-        ValueError: if the rank is not 1 or the dtype is not an integer one.
+        ValueError: if the rank is not 1 or 2, or the dtype is not an integer one.
     """
-    if positions.ndim != 1 or positions.dtype not in (torch.int64, torch.int32):
+    if positions.ndim not in (1, 2) or positions.dtype not in (torch.int64, torch.int32):
         raise ValueError(
-            f"{name} must be a one-dimensional integer tensor,"
+            f"{name} must be an integer tensor of shape (T,) or (B, T),"
             f" got shape {tuple(positions.shape)} and dtype {positions.dtype}"
         )
     return positions

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attnlib.cache import KVCache, LatentCache
-from attnlib.checks import check_attention, check_fused, check_size
+from attnlib.checks import check_attention, check_fused
+from attnlib.contract import Cache
 from attnlib.masks import causal_mask
 from attnlib.rope import Rope
 
@@ -75,7 +75,7 @@ def split_heads(x: Tensor, n_heads: int) -> Tensor:
         ValueError: if ``n_heads`` is below 1 or does not divide the width of ``x``.
     """
     B, T, width = x.shape
-    if width % check_size("n_heads", n_heads):
+    if not isinstance(n_heads, int) or n_heads < 1 or width % n_heads:
         raise ValueError(f"n_heads must divide the width of x, {width}, got {n_heads}")
     return x.view(B, T, n_heads, width // n_heads).transpose(1, 2)  # (B, H, T, D)
 
@@ -92,16 +92,34 @@ def merge_heads(x: Tensor) -> Tensor:
     return x.transpose(1, 2).flatten(2)  # (B, T, H * D)
 
 
+def new_positions(x: Tensor, cache: Cache | None, positions: Tensor | None) -> Tensor:
+    """Positions of a call's tokens: as given, or those that follow the cached ones.
+
+    Args:
+        x: the tokens, shape ``(B, T, d_model)``.
+        cache: what came before, or ``None``.
+        positions: shape ``(T,)`` or ``(B, T)``, or ``None``.
+
+    Returns:
+        Shape ``(T,)``, or ``(B, T)`` if they were given; int64.
+    """
+    if positions is not None:
+        return positions.expand(x.shape[0], -1)  # (B, T)
+    start = 0 if cache is None else cache.seen
+    return torch.arange(start, start + x.shape[1], device=x.device)  # (T,)
+
+
 def rotate_new(
-    rope: Rope | None, cache: KVCache | LatentCache | None, *tensors: Tensor
+    rope: Rope | None, positions: Tensor, cache: Cache | None, *tensors: Tensor
 ) -> tuple[Tensor, ...]:
-    """Rotate the queries and keys of new tokens, which stand behind the cached ones.
+    """Rotate the queries and keys of new tokens by their positions.
 
     With a cache, scaling that depends on the length goes by the cache's capacity: stored keys
     cannot be turned again, so all of them must be turned with the same base.
 
     Args:
         rope: how to rotate; ``None`` leaves the tensors as they are.
+        positions: of the new tokens, shape ``(T,)`` or ``(B, T)``.
         cache: what came before, or ``None``.
         tensors: each ``(B, heads, T, D)``.
 
@@ -110,28 +128,37 @@ def rotate_new(
     """
     if rope is None:
         return tensors
-    if cache is None:
-        return rope.rotate(*tensors, start=0, length=tensors[0].shape[-2])
-    return rope.rotate(*tensors, start=cache.length, length=cache.capacity)
+    length = tensors[0].shape[-2] if cache is None else cache.capacity
+    return rope.rotate(*tensors, positions=positions, length=length)
 
 
 def attend(
     q: Tensor,
     k: Tensor,
     v: Tensor,
+    q_positions: Tensor,
+    k_positions: Tensor,
     *,
     causal: bool = True,
+    window: int | None = None,
     key_mask: Tensor | None = None,
     scale: float | None = None,
     return_weights: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
-    """Let the T newest tokens attend to all S tokens, by the leanest way that gives the answer.
+    """Let new tokens attend to all kept ones, using the cheapest kernel that applies.
+
+    The arguments are not checked: layers check them once, where they come in.
 
     Args:
-        q: queries of the newest tokens, shape ``(B, H, T, D)``.
-        k: keys of all tokens, shape ``(B, H_kv, S, D)``; H_kv divides H.
-        v: values of all tokens, shape ``(B, H_kv, S, D_v)``.
+        q: queries of the new tokens, shape ``(B, H, T, D)``.
+        k: keys of all kept tokens, the new ones included, shape ``(B, H_kv, S, D)``; H_kv
+            divides H. If S = T, they are the new tokens' keys in their order.
+        v: values of the same tokens, shape ``(B, H_kv, S, D_v)``.
+        q_positions: shape ``(T,)``, or ``(B, T)`` where sequences differ.
+        k_positions: shape ``(S,)`` or ``(B, S)``, in any order, none after the last query's.
+            Where sequences differ, negative ones mark entries that no query sees.
         causal: whether a token may see only itself and earlier ones.
+        window: keys each query may see, its own included; ``None`` means all. Needs ``causal``.
         key_mask: boolean, shape ``(B, S)``; False hides a key (padding) from every query.
         scale: factor on the scores; ``None`` means 1 / sqrt(D).
         return_weights: whether to build and return the matrix of weights.
@@ -140,31 +167,36 @@ def attend(
         ``(out, weights)``: ``(B, H, T, D_v)``, and ``(B, H, T, S)`` or ``None``.
     """
     T, S = q.shape[2], k.shape[2]
-    plain = key_mask is None and not return_weights
+    alike = q_positions.ndim == k_positions.ndim == 1  # all sequences stand at one position
+    plain = alike and window is None and key_mask is None and not return_weights
     if plain and causal and T == S:
-        return fused_attention(q, k, v, causal=True, scale=scale), None  # no mask in memory
+        return grouped_sdpa(q, k, v, causal=True, scale=scale), None  # no mask in memory
     if plain and T == 1 and q.device.type == "cpu" and q.dtype in PRECISE:
         return one_query_attention(q, k, v, scale=scale), None
     mask = None
-    if causal and T > 1:
-        positions = torch.arange(S, device=q.device)
-        mask = causal_mask(positions[S - T :], positions)  # (T, S)
+    if causal and not (alike and T == 1 and window is None):
+        mask = causal_mask(q_positions, k_positions, window=window)  # (T, S) or (B, T, S)
+        mask = mask if alike else mask[:, None]  # (B, 1, T, S)
+    if not alike:
+        seen = k_positions >= 0  # (B, S)
+        key_mask = seen.expand(len(q), S) if key_mask is None else key_mask & seen
     if key_mask is not None:
         real = key_mask[:, None, None, :]  # (B, 1, 1, S)
         mask = real if mask is None else mask & real  # (B, 1, 1 or T, S)
     if return_weights:
         return attention(q, k, v, mask=mask, scale=scale)
-    return fused_attention(q, k, v, mask=mask, scale=scale), None
+    return grouped_sdpa(q, k, v, mask=mask, scale=scale), None
 
 
 def one_query_attention(
     q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = None
 ) -> Tensor:
-    """The output of :func:`attention` for one query a head, as two products of matrices.
+    """The output of :func:`attention` for one query per head, as two products of matrices.
 
     A decode step on a CPU is faster this way than through the fused kernel, which is made for
     blocks of queries. The scores of one query are few, so nothing large is held. The G queries
-    of a group make one matrix, so K and V are read once and never repeated.
+    of a group make one matrix, so K and V are read once and never repeated. The arguments are
+    not checked.
 
     Args:
         q: queries, shape ``(B, H, 1, D)``.
@@ -174,11 +206,7 @@ def one_query_attention(
 
     Returns:
         Shape ``(B, H, 1, D_v)``, of q's dtype.
-
-    Raises:
-        ValueError: if shapes, dtypes or devices do not fit together.
     """
-    check_attention(q, k, v, None)
     B, H, _, D = q.shape
     scale = D**-0.5 if scale is None else scale
     grouped = q.reshape(B, k.shape[1], -1, D) * scale  # (B, H_kv, G, D)
@@ -197,7 +225,7 @@ def fused_attention(
 ) -> Tensor:
     """The output of :func:`attention` from a fused kernel; K and V are never repeated.
 
-    One query a head (decode): the G queries of a group become G rows of one matrix, so a key
+    One query per head (decode): the G queries of a group become G rows of one matrix, so a key
     is read once for all of them. Many queries (prefill): the key/value heads join the batch,
     and a group's heads look at one K and V through an axis of stride 0.
 
@@ -221,15 +249,40 @@ def fused_attention(
             or differs between heads, or if ``causal`` comes with a mask or with T other than S.
     """
     check_attention(q, k, v, mask)
-    (B, H, T, D), (_, H_kv, S, D_v) = q.shape, v.shape
-    check_fused(T, S, mask, causal)
+    check_fused(q.shape[2], k.shape[2], mask, causal)
+    return grouped_sdpa(q, k, v, mask=mask, causal=causal, scale=scale)
+
+
+def grouped_sdpa(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    mask: Tensor | None = None,
+    causal: bool = False,
+    scale: float | None = None,
+) -> Tensor:
+    """PyTorch's fused kernel on grouped heads; the arguments are not checked.
+
+    Args:
+        q: queries, shape ``(B, H, T, D)``.
+        k: keys, shape ``(B, H_kv, S, D)``.
+        v: values, shape ``(B, H_kv, S, D_v)``.
+        mask: boolean, broadcastable to ``(B, 1, T, S)``, or ``None``.
+        causal: whether query t sees keys up to t; with T = S and no mask.
+        scale: factor on the scores; ``None`` means 1 / sqrt(D).
+
+    Returns:
+        Shape ``(B, H, T, D_v)``. A query that may attend to no key gets zeros.
+    """
+    (B, H, T, D), (_, H_kv, _, D_v) = q.shape, v.shape
     G, scale = H // H_kv, D**-0.5 if scale is None else scale
     if mask is not None:
         mask = mask[(None,) * (4 - mask.ndim)]  # (1 or B, 1, 1 or T, 1 or S)
         padded = len(mask) > 1 and T > 1  # each sequence has a mask of its own
-        if padded and 1 < H_kv < H:  # sequences take turns, lest each group gets a copy of it
+        if padded and 1 < H_kv < H:  # one by one, to avoid one mask copy per group
             each = zip(*(x.split(1) for x in (q, k, v, mask)), strict=True)
-            return torch.cat([fused_attention(*qkv, mask=m, scale=scale) for *qkv, m in each])
+            return torch.cat([grouped_sdpa(*qkv, mask=m, scale=scale) for *qkv, m in each])
     q, k, v = (widen(x, max(D, D_v)) for x in (q, k, v))  # the CPU's kernel wants equal widths
     seen = None
     if mask is not None:
@@ -241,8 +294,7 @@ def fused_attention(
         q = q.reshape(B * H_kv, G, T, -1)
         k, v = k.flatten(0, 1)[:, None], v.flatten(0, 1)[:, None]  # (B * H_kv, 1, S, width)
         k, v = k.expand(-1, G, -1, -1), v.expand(-1, G, -1, -1)  # the same memory G times
-    options = {"attn_mask": mask, "is_causal": causal, "scale": scale}
-    out = F.scaled_dot_product_attention(q, k, v, **options)
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, scale=scale)
     out = out.reshape(B, H, T, -1)[..., :D_v]  # (B, H, T, D_v)
     return out if seen is None else out.masked_fill(~seen, 0.0)
 

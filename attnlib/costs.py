@@ -6,21 +6,20 @@ without a kernel evaluate the same ones. This module imports the standard librar
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, fields, replace
 from math import prod
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
+
+from attnlib.scalars import check_size
 
 Polynomial = Sequence[tuple[int, tuple[str, ...]]]  # a sum of (factor, names of sizes)
 
-# Numbers that one layer keeps of one token. Source: DeepSeek-V2, arXiv 2405.04434, Table 1,
-# with key and value of a key/value head counted apart, since their widths may differ.
-CACHE_NUMBERS: dict[str, Polynomial] = {
-    "MHA": ((1, ("n_heads", "head_dim")), (1, ("n_heads", "v_head_dim"))),
-    "GQA": ((1, ("n_kv_heads", "head_dim")), (1, ("n_kv_heads", "v_head_dim"))),
-    "MQA": ((1, ("head_dim",)), (1, ("v_head_dim",))),
-    "MLA": ((1, ("kv_lora_rank",)), (1, ("qk_rope_head_dim",))),
-}
+#: Numbers that one layer keeps per token, by variant: filled by :mod:`attnlib.variants`.
+CACHE_NUMBERS: dict[str, Polynomial] = {}
+
+# Whether the sizes of a model are a variant's, by its name; the last that applies counts.
+_APPLIES: dict[str, Callable[[Geometry], bool]] = {}
 
 # The same where MLA keeps expanded keys and values, the rotary key in every head, as "naive"
 # in DeepSeek-V3's reference code does.
@@ -79,7 +78,7 @@ class Geometry:
     n_heads: int
     n_kv_heads: int
     head_dim: int
-    v_head_dim: int | None = None
+    v_head_dim: int = None  # type: ignore[assignment]  # an int once it is made
     kv_lora_rank: int | None = None
     qk_rope_head_dim: int | None = None
     _: KW_ONLY
@@ -91,17 +90,26 @@ class Geometry:
     window: int | None = None
     n_window_layers: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.v_head_dim is None:
             object.__setattr__(self, "v_head_dim", self.head_dim)
         check_geometry(self)
 
     @property
     def variant(self) -> str:
-        """MHA, GQA, MQA or MLA."""
-        if self.kv_lora_rank is not None:
-            return "MLA"
-        return {self.n_heads: "MHA", 1: "MQA"}.get(self.n_kv_heads, "GQA")
+        """Name of the registered variant that has these sizes, such as GQA."""
+        return next(name for name, applies in reversed(_APPLIES.items()) if applies(self))
+
+    @property
+    def latent_widths(self) -> tuple[int, int]:
+        """Widths of MLA's latent and of its shared rotary key, d_c and d_h^R.
+
+        Raises:
+            ValueError: if the model has no latent.
+        """
+        if self.kv_lora_rank is None or self.qk_rope_head_dim is None:
+            raise ValueError(f"geometry must have a latent, got {self}")
+        return self.kv_lora_rank, self.qk_rope_head_dim
 
     def sizes(self) -> dict[str, int]:
         """Return the sizes that the model has, by name."""
@@ -149,6 +157,55 @@ class Cost(NamedTuple):
         return self.core_flops / self.cache_bytes
 
 
+class HasGeometry(Protocol):
+    """What knows the sizes of its attention: a :class:`~attnlib.models.Model`."""
+
+    @property
+    def geometry(self) -> Geometry:
+        """The sizes."""
+        ...
+
+
+def geometry_of(model: Geometry | HasGeometry) -> Geometry:
+    """Return the sizes of a model, or sizes as they are.
+
+    Args:
+        model: sizes, or a model that has them, such as ``MODELS["Llama-3 8B"]``.
+
+    Returns:
+        The sizes.
+
+    Raises:
+        ValueError: if it is neither.
+    """
+    geometry = model if isinstance(model, Geometry) else getattr(model, "geometry", None)
+    if not isinstance(geometry, Geometry):
+        raise ValueError(f"geometry must be a Geometry or a model, got {model!r}")
+    return geometry
+
+
+def add_formula(
+    name: str, applies: Callable[[Geometry], bool], cache_numbers: Polynomial
+) -> None:
+    """Enter a variant's cost formula; :func:`attnlib.variants.register` calls this.
+
+    Args:
+        name: of the variant.
+        applies: whether the sizes of a model are this variant's.
+        cache_numbers: numbers that one layer keeps per token.
+    """
+    _APPLIES[name], CACHE_NUMBERS[name] = applies, cache_numbers
+
+
+def remove_formula(name: str) -> None:
+    """Remove a variant's cost formula.
+
+    Args:
+        name: of the variant.
+    """
+    del _APPLIES[name], CACHE_NUMBERS[name]
+
+
 def evaluate(polynomial: Polynomial, sizes: Mapping[str, int]) -> int:
     """Return the value of a sum of products of named sizes.
 
@@ -163,7 +220,7 @@ def evaluate(polynomial: Polynomial, sizes: Mapping[str, int]) -> int:
 
 
 def kv_cache_bytes(
-    geometry: Geometry,
+    geometry: Geometry | HasGeometry,
     tokens: int,
     *,
     batch_size: int = 1,
@@ -175,7 +232,7 @@ def kv_cache_bytes(
     Source: Shazeer 2019, arXiv 1911.02150; DeepSeek-V2, arXiv 2405.04434, Table 1.
 
     Args:
-        geometry: the model's sizes. A layer with a window keeps that many tokens.
+        geometry: the model's sizes, or the model. A layer with a window keeps that many tokens.
         tokens: tokens seen of each sequence.
         batch_size: sequences, B.
         dtype: of the stored numbers: a name such as ``"bfloat16"``, a torch dtype, or the bits
@@ -189,16 +246,17 @@ def kv_cache_bytes(
         ValueError: if ``tokens``, ``batch_size`` or bits are not integers of at least 1, the
             dtype is unknown, or ``expanded`` is asked of another variant than MLA.
     """
-    check_positive("tokens", tokens)
-    check_positive("batch_size", batch_size)
-    if expanded and geometry.variant != "MLA":
+    geometry = geometry_of(geometry)
+    check_size("tokens", tokens)
+    check_size("batch_size", batch_size)
+    if expanded and geometry.kv_lora_rank is None:
         raise ValueError(f"expanded must be False for {geometry.variant}, got {expanded!r}")
     formula = EXPANDED_NUMBERS if expanded else CACHE_NUMBERS[geometry.variant]
     numbers = evaluate(formula, geometry.sizes()) * tokens_seen(geometry, tokens)
     return -(-numbers * batch_size * bits_of(dtype) // 8)  # rounded up
 
 
-def attention_params(geometry: Geometry, *, norms: bool = True) -> int:
+def attention_params(geometry: Geometry | HasGeometry, *, norms: bool = True) -> int:
     """How many parameters the attention of all layers has.
 
     Source: Vaswani et al. 2017, arXiv 1706.03762, section 3.2.2; DeepSeek-V2, arXiv 2405.04434,
@@ -214,12 +272,14 @@ def attention_params(geometry: Geometry, *, norms: bool = True) -> int:
     Raises:
         ValueError: if the geometry has no ``d_model``.
     """
-    g, d = geometry, check_positive("d_model", geometry.d_model)
-    if g.variant == "MLA":
-        queries, down = g.n_heads * (g.head_dim + g.qk_rope_head_dim), g.q_lora_rank
+    g = geometry_of(geometry)
+    d = check_size("d_model", g.d_model)
+    if g.kv_lora_rank is not None:
+        d_c, d_r = g.latent_widths
+        queries, down = g.n_heads * (g.head_dim + d_r), g.q_lora_rank
         query = d * queries if down is None else d * down + down * queries
-        weights = query + d * (g.kv_lora_rank + g.qk_rope_head_dim) + expanding_params(g)
-        gains = g.kv_lora_rank + (down or 0)
+        weights = query + d * (d_c + d_r) + expanding_params(g)
+        gains = d_c + (down or 0)
     else:
         outputs = g.n_heads * g.head_dim + g.n_kv_heads * (g.head_dim + g.v_head_dim)
         weights = d * outputs + g.qkv_bias * outputs + g.o_bias * d
@@ -229,7 +289,7 @@ def attention_params(geometry: Geometry, *, norms: bool = True) -> int:
 
 
 def decode_cost(
-    geometry: Geometry,
+    geometry: Geometry | HasGeometry,
     tokens: int,
     *,
     batch_size: int = 1,
@@ -258,10 +318,10 @@ def decode_cost(
         ValueError: if a number is below 1, a dtype or the form is unknown, or the geometry has
             no ``d_model``.
     """
+    geometry = geometry_of(geometry)
     check_form(form)
-    naive = geometry.variant == "MLA" and form == "naive"
-    options = {"batch_size": batch_size, "dtype": dtype, "expanded": naive}
-    cache = kv_cache_bytes(geometry, tokens, **options)
+    naive = geometry.kv_lora_rank is not None and form == "naive"
+    cache = kv_cache_bytes(geometry, tokens, batch_size=batch_size, dtype=dtype, expanded=naive)
     once, each = step_macs(geometry, form)
     seen = tokens_seen(geometry, tokens)
     weights = weight_bytes(geometry, dtype if weight_dtype is None else weight_dtype)
@@ -269,7 +329,7 @@ def decode_cost(
 
 
 def prefill_cost(
-    geometry: Geometry,
+    geometry: Geometry | HasGeometry,
     tokens: int,
     *,
     batch_size: int = 1,
@@ -294,6 +354,7 @@ def prefill_cost(
         ValueError: if a number is below 1, a dtype is unknown, or the geometry has no
             ``d_model``.
     """
+    geometry = geometry_of(geometry)
     cache = kv_cache_bytes(geometry, tokens, batch_size=batch_size, dtype=dtype)
     once, each = step_macs(geometry, "naive")
     pairs = pairs_seen(geometry, tokens)
@@ -302,7 +363,11 @@ def prefill_cost(
 
 
 def decode_flops(
-    geometry: Geometry, tokens: int, *, batch_size: int = 1, form: str = "absorbed"
+    geometry: Geometry | HasGeometry,
+    tokens: int,
+    *,
+    batch_size: int = 1,
+    form: str = "absorbed",
 ) -> int:
     """FLOPs of one decode step, all layers: see :func:`decode_cost`.
 
@@ -321,7 +386,7 @@ def decode_flops(
     return decode_cost(geometry, tokens, batch_size=batch_size, form=form).flops
 
 
-def prefill_flops(geometry: Geometry, tokens: int, *, batch_size: int = 1) -> int:
+def prefill_flops(geometry: Geometry | HasGeometry, tokens: int, *, batch_size: int = 1) -> int:
     """FLOPs of a prompt, all layers, causal: see :func:`prefill_cost`.
 
     Args:
@@ -365,7 +430,11 @@ def roofline_seconds(
 
 
 def max_tokens(
-    geometry: Geometry, memory_bytes: int, *, batch_size: int = 1, dtype: object = "bfloat16"
+    geometry: Geometry | HasGeometry,
+    memory_bytes: int,
+    *,
+    batch_size: int = 1,
+    dtype: object = "bfloat16",
 ) -> int | None:
     """How many tokens of each sequence fit into a memory for the cache.
 
@@ -381,8 +450,9 @@ def max_tokens(
     Raises:
         ValueError: if a number is below 1, or the dtype is unknown.
     """
-    check_positive("memory_bytes", memory_bytes)
-    check_positive("batch_size", batch_size)
+    geometry = geometry_of(geometry)
+    check_size("memory_bytes", memory_bytes)
+    check_size("batch_size", batch_size)
     numbers = evaluate(CACHE_NUMBERS[geometry.variant], geometry.sizes())
     room = 8 * memory_bytes // (numbers * batch_size * bits_of(dtype))  # tokens of one layer
     tokens = room // geometry.n_layers
@@ -393,7 +463,11 @@ def max_tokens(
 
 
 def max_batch_size(
-    geometry: Geometry, memory_bytes: int, tokens: int, *, dtype: object = "bfloat16"
+    geometry: Geometry | HasGeometry,
+    memory_bytes: int,
+    tokens: int,
+    *,
+    dtype: object = "bfloat16",
 ) -> int:
     """How many sequences fit into a memory for the cache.
 
@@ -409,8 +483,9 @@ def max_batch_size(
     Raises:
         ValueError: if a number is below 1, or the dtype is unknown.
     """
-    check_positive("memory_bytes", memory_bytes)
-    check_positive("tokens", tokens)
+    geometry = geometry_of(geometry)
+    check_size("memory_bytes", memory_bytes)
+    check_size("tokens", tokens)
     numbers = evaluate(CACHE_NUMBERS[geometry.variant], geometry.sizes())
     return 8 * memory_bytes // (numbers * tokens_seen(geometry, tokens) * bits_of(dtype))
 
@@ -428,11 +503,12 @@ def step_macs(geometry: Geometry, form: str) -> tuple[int, int]:
     """
     g = replace(geometry, qkv_bias=False, o_bias=False)
     once = attention_params(g, norms=False)  # each weight meets the token once
-    if g.variant != "MLA":
+    if g.kv_lora_rank is None:
         return once, g.n_heads * (g.head_dim + g.v_head_dim)
+    d_c, d_r = g.latent_widths
     if form == "absorbed":  # W_UK goes to the query, W_UV to the result: as often as to a token
-        return once, g.n_heads * (2 * g.kv_lora_rank + g.qk_rope_head_dim)
-    each = g.n_heads * (g.head_dim + g.qk_rope_head_dim + g.v_head_dim)
+        return once, g.n_heads * (2 * d_c + d_r)
+    each = g.n_heads * (g.head_dim + d_r + g.v_head_dim)
     if form == "naive":
         return once, each
     return once - g.n_layers * expanding_params(g), each + expanding_params(g)
@@ -447,7 +523,8 @@ def expanding_params(geometry: Geometry) -> int:
     Returns:
         Parameters.
     """
-    return geometry.kv_lora_rank * geometry.n_heads * (geometry.head_dim + geometry.v_head_dim)
+    d_c, _ = geometry.latent_widths
+    return d_c * geometry.n_heads * (geometry.head_dim + geometry.v_head_dim)
 
 
 def weight_bytes(geometry: Geometry, dtype: object) -> int:
@@ -506,29 +583,11 @@ def bits_of(dtype: object) -> int:
         ValueError: if the dtype is unknown, or the bits are fewer than 1.
     """
     if isinstance(dtype, int):
-        return check_positive("dtype", dtype)
+        return check_size("dtype", dtype)
     name = str(dtype).removeprefix("torch.")
     if name not in DTYPE_BITS:
         raise ValueError(f"dtype must be one of {', '.join(DTYPE_BITS)}, got {dtype!r}")
     return DTYPE_BITS[name]
-
-
-def check_positive(name: str, value: int) -> int:
-    """Check that a size is an integer of at least 1.
-
-    Args:
-        name: the argument's name, for the message.
-        value: what came.
-
-    Returns:
-        ``value``, unchanged.
-
-    Raises:
-        ValueError: if it is not.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
-    return value
 
 
 def check_form(form: str) -> str:
@@ -561,7 +620,7 @@ def check_geometry(geometry: Geometry) -> None:
     optional = {"kv_lora_rank", "qk_rope_head_dim", "d_model", "q_lora_rank", "window"}
     for name in ("n_layers", "n_heads", "n_kv_heads", "head_dim", "v_head_dim", *optional):
         if name not in optional or getattr(g, name) is not None:
-            check_positive(name, getattr(g, name))
+            check_size(name, getattr(g, name))
     if g.n_heads % g.n_kv_heads:
         raise ValueError(f"n_kv_heads must divide n_heads = {g.n_heads}, got {g.n_kv_heads}")
     if (g.kv_lora_rank is None) != (g.qk_rope_head_dim is None):

@@ -80,7 +80,7 @@ class Model:
         return found
 
 
-class Models(Mapping):
+class Models(Mapping[str, Model]):
     """Models by name, in the order of their variant; a wrong name is told what is near."""
 
     def __init__(self, models: Mapping[str, Model]):

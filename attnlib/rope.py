@@ -27,7 +27,7 @@ class NtkScaling:
 
     factor: float
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Check the factor."""
         if not self.factor >= 1:
             raise ValueError(f"factor must be at least 1, got {self.factor}")
@@ -43,7 +43,7 @@ class NtkScaling:
         Returns:
             The scaled base.
         """
-        return base * self.factor ** (dim / (dim - 2))
+        return float(base * self.factor ** (dim / (dim - 2)))
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class DynamicNtkScaling:
     factor: float
     original_length: int
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Check the factor and the length."""
         if not self.factor >= 1:
             raise ValueError(f"factor must be at least 1, got {self.factor}")
@@ -82,7 +82,7 @@ class DynamicNtkScaling:
             The scaled base.
         """
         stretch = max(length, self.original_length) / self.original_length
-        return base * (self.factor * stretch - (self.factor - 1)) ** (dim / (dim - 2))
+        return float(base * (self.factor * stretch - (self.factor - 1)) ** (dim / (dim - 2)))
 
 
 def rope_angles(
@@ -100,7 +100,7 @@ def rope_angles(
     Source: Su et al. 2021, arXiv 2104.09864, section 3.2.2.
 
     Args:
-        positions: shape ``(T,)``, int64, in tokens.
+        positions: shape ``(T,)`` or ``(B, T)``, int64, in tokens.
         dim: width that is rotated, even; dim / 2 pairs. Scaling needs at least 4.
         base: the larger, the slower the last pairs turn.
         scaling: how to stretch a trained model to longer contexts, or ``None``.
@@ -108,11 +108,12 @@ def rope_angles(
             last of ``positions``.
 
     Returns:
-        ``(cos, sin)``, each of shape ``(T, dim / 2)``, float32, on the device of ``positions``.
+        ``(cos, sin)``, each of shape ``(T, dim / 2)`` or ``(B, T, dim / 2)``, float32, on the
+        device of ``positions``.
 
     Raises:
         ValueError: if ``dim`` is odd or too small, ``base`` is not above 1, or the positions
-            are not one-dimensional integers.
+            are not integers of one or two dimensions.
     """
     check_positions("positions", positions)
     check_even("dim", dim)
@@ -122,9 +123,23 @@ def rope_angles(
         check_size("dim", dim, least=4)  # the rule divides by dim - 2
         length = int(positions.max()) + 1 if length is None else length
         base = scaling.scaled_base(base, dim, length)
+    return pair_angles(positions, dim, base)
+
+
+def pair_angles(positions: Tensor, dim: int, base: float) -> tuple[Tensor, Tensor]:
+    """Cosine and sine of each pair's angle; the arguments are not checked.
+
+    Args:
+        positions: shape ``(T,)`` or ``(B, T)``, int64, in tokens.
+        dim: width that is rotated, even.
+        base: above 1.
+
+    Returns:
+        ``(cos, sin)``, each of shape ``(T, dim / 2)`` or ``(B, T, dim / 2)``, float32.
+    """
     pair = torch.arange(0, dim, 2, device=positions.device)  # (dim / 2,)
     speed = base ** (-pair.float() / dim)  # (dim / 2,), radians per token
-    angles = positions[:, None].float() * speed  # (T, dim / 2), radians
+    angles = positions[..., None].float() * speed  # (T, dim / 2), radians
     return angles.cos(), angles.sin()
 
 
@@ -155,6 +170,21 @@ def apply_rope(x: Tensor, cos: Tensor, sin: Tensor, *, interleaved: bool = False
         if table.shape != expected:
             got = tuple(table.shape)
             raise ValueError(f"{name} must have shape (T, D / 2) = {expected}, got {got}")
+    return turn_pairs(x, cos, sin, interleaved)
+
+
+def turn_pairs(x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool) -> Tensor:
+    """Turn every pair of x; the arguments are not checked.
+
+    Args:
+        x: shape ``(..., T, D)``, D even.
+        cos: shape ``(T, D / 2)``, or ``(B, 1, T, D / 2)`` where sequences differ.
+        sin: as ``cos``.
+        interleaved: which numbers of x make a pair.
+
+    Returns:
+        The turned x, of the same shape and dtype.
+    """
     if interleaved:
         a, b = x[..., 0::2], x[..., 1::2]  # (..., T, D / 2) each
     else:
@@ -186,7 +216,7 @@ class Rope:
     interleaved: bool = False
     scaling: NtkScaling | DynamicNtkScaling | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Check the base and the kind of scaling."""
         if not self.base > 1:
             raise ValueError(f"base must be above 1, got {self.base}")
@@ -194,19 +224,45 @@ class Rope:
             kinds = "NtkScaling, DynamicNtkScaling or None"
             raise ValueError(f"scaling must be {kinds}, got {self.scaling!r}")
 
-    def rotate(self, *tensors: Tensor, start: int, length: int) -> tuple[Tensor, ...]:
-        """Turn tensors whose tokens stand at positions start, start + 1, ...
+    def check_width(self, name: str, width: int) -> int:
+        """Check that a width can be rotated.
 
         Args:
-            tensors: each ``(..., T, D)``, of one T and D.
-            start: position of the first token.
+            name: the argument's name, for the message.
+            width: of one head's query and key.
+
+        Returns:
+            ``width``, unchanged.
+
+        Raises:
+            ValueError: if it is odd, or less than 4 with scaling, whose rule divides by
+                ``width - 2``.
+        """
+        check_size(name, width, least=2 if self.scaling is None else 4)
+        return check_even(name, width)
+
+    def rotate(self, *tensors: Tensor, start: int = 0, length: int,
+               positions: Tensor | None = None) -> tuple[Tensor, ...]:  # fmt: skip
+        """Turn tensors by the positions of their tokens.
+
+        Args:
+            tensors: each ``(..., T, D)``, of one T and D; with positions of each sequence
+                ``(B, heads, T, D)``.
+            start: position of the first token, where the others follow it.
             length: tokens in the whole sequence, for scaling that depends on it.
+            positions: of the tokens, shape ``(T,)`` or ``(B, T)``, int64; ``None`` means start,
+                start + 1, ...
 
         Returns:
             The turned tensors, each of its own shape and dtype.
         """
         T, D = tensors[0].shape[-2:]
-        positions = torch.arange(start, start + T, device=tensors[0].device)  # (T,)
-        how = {"base": self.base, "scaling": self.scaling, "length": length}
-        cos, sin = rope_angles(positions, D, **how)  # (T, D / 2) each
-        return tuple(apply_rope(x, cos, sin, interleaved=self.interleaved) for x in tensors)
+        if positions is None:
+            positions = torch.arange(start, start + T, device=tensors[0].device)  # (T,)
+        base = self.base
+        if self.scaling is not None:
+            base = self.scaling.scaled_base(base, D, length)
+        cos, sin = pair_angles(positions, D, base)  # (T, D / 2) each
+        if positions.ndim == 2:  # each sequence has its own angles, which its heads share
+            cos, sin = cos[:, None], sin[:, None]  # (B, 1, T, D / 2)
+        return tuple(turn_pairs(x, cos, sin, self.interleaved) for x in tensors)

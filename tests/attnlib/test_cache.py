@@ -2,9 +2,15 @@
 
 import pytest
 import torch
-from helpers import H_KV, LATENT, VARIANTS, B, D, H, T, buffers, hidden, make
+from helpers import CASES, GEOMETRIES, H_KV, B, D, T, buffers, hidden, make
 
-from attnlib import GroupedQueryAttention, KVCache, LatentCache, MultiHeadLatentAttention
+from attnlib import (
+    GroupedQueryAttention,
+    KVCache,
+    LatentCache,
+    MultiHeadLatentAttention,
+    kv_cache_bytes,
+)
 
 CAPACITY = 11
 WIDTH = 17  # of a latent row: 13 + 4
@@ -30,9 +36,10 @@ def rows(cache, tokens, seed=0):
 
 
 def update(cache, arguments):
-    """What ``update`` returns, always as a tuple."""
-    stored = cache.update(*arguments)
-    return stored if isinstance(stored, tuple) else (stored,)
+    """What ``update`` stored so far, without the positions, which are 0, 1, 2, ..."""
+    *stored, positions = cache.update(*arguments)
+    assert torch.equal(positions, torch.arange(cache.kept))
+    return tuple(stored)
 
 
 @CACHES
@@ -45,7 +52,7 @@ def test_new_tokens_stand_behind_the_earlier_ones(new_cache):
         for index, tensor in enumerate(stored):
             earlier = [p[index] for p in parts[: number + 1]]
             assert torch.equal(tensor, torch.cat(earlier, dim=-2))
-    assert cache.length == 7
+    assert cache.seen == 7
     assert cache.capacity == CAPACITY
 
 
@@ -75,7 +82,7 @@ def test_reset_forgets_and_keeps_the_buffers(new_cache):
     update(cache, rows(cache, CAPACITY))
     homes = [buffer.data_ptr() for buffer in buffers(cache)]
     cache.reset()
-    assert cache.length == 0
+    assert cache.seen == 0
     new = rows(cache, 2, seed=1)
     for tensor, expected in zip(update(cache, new), new, strict=True):
         assert torch.equal(tensor, expected)
@@ -88,7 +95,7 @@ def test_a_full_cache_takes_exactly_its_capacity(new_cache):
     cache = new_cache()
     update(cache, rows(cache, CAPACITY - 1))
     update(cache, rows(cache, 1))
-    assert cache.length == CAPACITY
+    assert cache.seen == CAPACITY
 
 
 @CACHES
@@ -112,35 +119,27 @@ def test_nbytes_is_what_the_tensors_occupy(new_cache, dtype):
     assert cache.nbytes == occupied
 
 
-# Elements per token and layer: K and V of each KV head, or MLA's latent and rotary key.
-ELEMENTS = {
-    "mha": 2 * H * D,
-    "mqa": 2 * D,
-    "gqa": 2 * H_KV * D,
-    "mla": LATENT["kv_lora_rank"] + LATENT["qk_rope_head_dim"],
-    "mla-q-latent": LATENT["kv_lora_rank"] + LATENT["qk_rope_head_dim"],
-}
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", CASES)
 @pytest.mark.parametrize(("dtype", "element_bytes"), [(torch.float32, 4), (torch.bfloat16, 2)])
 def test_bytes_per_token_equal_the_formula(variant, dtype, element_bytes):
     """Catches keys and values stored for all H heads, and a factor 2 on MLA's latent."""
     layer = make(variant, dtype)
     cache = layer.new_cache(B, CAPACITY)
-    assert cache.nbytes == B * CAPACITY * ELEMENTS[variant] * element_bytes
+    bits = 8 * element_bytes
+    expected = kv_cache_bytes(GEOMETRIES[variant], CAPACITY, batch_size=B, dtype=bits)
+    assert cache.nbytes == expected
     layer(hidden(dtype=dtype), cache)
-    assert cache.length == T
+    assert cache.seen == T
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", CASES)
 def test_new_cache_follows_the_weights_unless_told(variant):
     """Catches a cache in torch's default dtype beside a layer in another."""
     layer = make(variant, torch.bfloat16)
     assert {x.dtype for x in buffers(layer.new_cache(B, CAPACITY))} == {torch.bfloat16}
     told = layer.new_cache(B, CAPACITY, dtype=torch.float64, device="meta")
     assert {(x.dtype, x.device.type) for x in buffers(told)} == {(torch.float64, "meta")}
-    assert layer.new_cache(B, CAPACITY).length == 0
+    assert layer.new_cache(B, CAPACITY).seen == 0
 
 
 # Published geometries. DeepSeek-V3: arXiv 2412.19437, section 4.2 (61 layers, d_c = 512,

@@ -11,11 +11,13 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from attnlib import (
+    MODELS,
     GroupedQueryAttention,
     MultiHeadAttention,
     MultiHeadLatentAttention,
     MultiQueryAttention,
     costs,
+    scalars,
 )
 from attnlib.costs import (
     CACHE_NUMBERS,
@@ -358,9 +360,30 @@ def test_bad_costs(call, message):
 
 
 def test_imports_the_standard_library_only():
-    tree = ast.parse(Path(costs.__file__).read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom):
-            assert node.module.split(".")[0] in sys.stdlib_module_names
-        elif isinstance(node, ast.Import):
-            assert {a.name.split(".")[0] for a in node.names} <= set(sys.stdlib_module_names)
+    """Catches a cost model that cannot be used without torch."""
+    allowed = {*sys.stdlib_module_names, "attnlib.scalars"}
+    for module in (costs, scalars):
+        for node in ast.walk(ast.parse(Path(module.__file__).read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom):
+                assert node.module in allowed or node.module.split(".")[0] in allowed
+            elif isinstance(node, ast.Import):
+                assert {a.name.split(".")[0] for a in node.names} <= allowed
+
+
+@pytest.mark.parametrize(
+    "count",
+    [
+        lambda model: kv_cache_bytes(model, 4096),
+        lambda model: attention_params(model),
+        lambda model: decode_flops(model, 4096),
+        lambda model: prefill_flops(model, 4096),
+        lambda model: costs.max_tokens(model, 2**30),
+        lambda model: costs.max_batch_size(model, 2**30, 4096),
+    ],
+)
+def test_a_model_is_taken_for_its_geometry(count):
+    """Catches an AttributeError where a reader passes the model instead of its geometry."""
+    model = MODELS["Llama-3 8B"]
+    assert count(model) == count(model.geometry)
+    with pytest.raises(ValueError, match="geometry must be a Geometry or a model, got 'Llama'"):
+        count("Llama")

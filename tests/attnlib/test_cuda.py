@@ -99,7 +99,7 @@ def test_prefill_and_decode_equal_the_cpu(variant, dtype, sizes, padded):
     outputs = []
     with torch.no_grad():
         for chunk in x.split(sizes, dim=1):
-            end = cache.length + chunk.shape[1]
+            end = cache.seen + chunk.shape[1]
             mask = None if key_mask is None else key_mask[:, :end].cuda()
             outputs.append(layer(chunk, cache, key_mask=mask))
     assert relative_error(torch.cat(outputs, dim=1), expected) < TOLERANCES[dtype]
@@ -147,4 +147,4 @@ def test_cache_of_the_cpu_is_refused(variant):
     cache = layer.new_cache(B, T, device="cpu")
     with pytest.raises(ValueError, match="cpu"):
         layer(x, cache)
-    assert cache.length == 0
+    assert cache.seen == 0

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from helpers import VARIANTS, B, T, hidden, left_padding, make, relative_error
+from helpers import CASES, B, T, build, has_latent, hidden, left_padding, make, relative_error
 from test_variants import in_chunks
 
 from attnlib import MultiHeadLatentAttention
 
-EVERY_VARIANT = pytest.mark.parametrize("variant", VARIANTS)
+EVERY_VARIANT = pytest.mark.parametrize("variant", CASES)
 # Largest relative error of the output against float64: some roundings, not some digits.
 TOLERANCES = {torch.bfloat16: 3e-2, torch.float16: 4e-3, torch.float32: 2e-6}
 DTYPES = pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
@@ -16,7 +16,7 @@ DTYPES = pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
 def pair(variant, dtype):
     """A layer, the same in float64 with the rounded weights, and input for both."""
     layer = make(variant, dtype)
-    exact = VARIANTS[variant]().double()
+    exact = build(variant).double()
     exact.load_state_dict(layer.state_dict())
     x = hidden(dtype=dtype)
     return layer, exact, x
@@ -49,7 +49,7 @@ def test_decoding_stays_near_float64(variant, dtype):
 
 
 @DTYPES
-@pytest.mark.parametrize("variant", [v for v in VARIANTS if v.startswith("mla")])
+@pytest.mark.parametrize("variant", [case for case in CASES if has_latent(case)])
 @pytest.mark.parametrize("absorb", [True, False])
 def test_both_forms_of_mla_stay_near_float64(variant, dtype, absorb):
     """Catches an absorbed form that is right in theory and inaccurate in half precision."""
@@ -96,7 +96,7 @@ def test_autocast_runs(variant):
     assert relative_error(out, layer(x)) < TOLERANCES[torch.bfloat16]
 
 
-@pytest.mark.parametrize("variant", ["mha", "mqa", "gqa"])
+@pytest.mark.parametrize("variant", [case for case in CASES if not has_latent(case)])
 def test_autocast_runs_with_a_cache(variant):
     """Catches keys in another dtype than autocast's, in which the cache is asked for."""
     layer, x = make(variant, torch.float32), hidden(dtype=torch.float32)

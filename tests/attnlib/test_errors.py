@@ -5,10 +5,10 @@ import re
 import pytest
 import torch
 from helpers import (
+    CASES,
     D_MODEL,
     H_KV,
     LATENT,
-    VARIANTS,
     B,
     D,
     H,
@@ -42,7 +42,7 @@ from attnlib import (
     split_heads,
 )
 
-EVERY_VARIANT = pytest.mark.parametrize("variant", VARIANTS)
+EVERY_VARIANT = pytest.mark.parametrize("variant", CASES)
 TABLE = pytest.mark.parametrize
 
 
@@ -116,9 +116,9 @@ def test_split_heads_needs_a_divisor(n_heads, message):
 @TABLE(
     ("arguments", "options", "message"),
     [
-        ((torch.arange(4)[None], torch.arange(4)), {}, "q_positions must be a one-dim"),
-        ((torch.arange(4)[None], torch.arange(4)), {}, "got shape (1, 4)"),
-        ((torch.arange(4), torch.tensor(4)), {}, "k_positions must be a one-dim"),
+        ((torch.arange(4)[None, None], torch.arange(4)), {}, "q_positions must be an integer"),
+        ((torch.arange(4)[None, None], torch.arange(4)), {}, "got shape (1, 1, 4)"),
+        ((torch.arange(4), torch.tensor(4)), {}, "k_positions must be an integer tensor"),
         ((torch.arange(4), torch.arange(4.0)), {}, "dtype torch.float32"),
         ((torch.arange(4) > 1, torch.arange(4)), {}, "dtype torch.bool"),
         ((torch.arange(4), torch.arange(4)), {"window": 0}, "at least 1, got 0"),
@@ -141,7 +141,7 @@ def test_causal_mask_names_what_does_not_fit(arguments, options, message):
         (lambda: rope_angles(torch.arange(T), 0), "at least 2, got 0"),
         (lambda: rope_angles(torch.arange(T), 4, base=1.0), "base must be above 1, got 1.0"),
         (lambda: rope_angles(torch.arange(T), 4, base=-5.0), "got -5.0"),
-        (lambda: rope_angles(torch.arange(T)[None], 4), "got shape (1, 7)"),
+        (lambda: rope_angles(torch.arange(T)[None, None], 4), "got shape (1, 1, 7)"),
         (lambda: rope_angles(torch.arange(7.0), 4), "dtype torch.float32"),
         (lambda: rope_angles(torch.arange(T), 2, scaling=NtkScaling(2.0)), "at least 4, got 2"),
         (lambda: apply_rope(torch.zeros(T, 5), *torch.zeros(2, T, 2)), "got 5"),
@@ -384,7 +384,7 @@ def test_layers_refuse_the_cache_of_another_layer(layer, other, message):
     cache = other().new_cache(B, T)
     with says(message):
         layer()(hidden(dtype=torch.float32), cache)
-    assert cache.length == 0
+    assert cache.seen == 0
 
 
 # forward
@@ -412,6 +412,9 @@ def ones(*shape, **options):
         (hidden(tokens=2), {"key_mask": ones(B, 1, 5)}, "got (5, 1, 5)"),
         (hidden(tokens=2), {"key_mask": ones(B, 6)}, "got (5, 6)"),
         (hidden(tokens=2), {"key_mask": ones(B, 5, device="meta")}, "must be on cpu, got meta"),
+        (hidden(tokens=2), {"positions": torch.arange(3)}, "(T,) = (2,) or (B, T) = (5, 2)"),
+        (hidden(tokens=2), {"positions": torch.zeros(2, 2).long()}, "got (2, 2)"),
+        (hidden(tokens=2), {"positions": torch.zeros(B, 2)}, "positions must be an integer"),
         (hidden(tokens=5), {}, "3 stored and 5 new tokens exceed the capacity of 7"),
         (hidden(batch_size=2, tokens=1), {}, "(5, "),
     ],
@@ -445,6 +448,6 @@ def test_overflow_while_decoding_says_what_to_do(variant):
     for _ in range(2):
         with says("4 stored and 1 new tokens exceed the capacity of 4; make the cache larger"):
             layer(x[:, 4:5], cache)
-    assert cache.length == 4
+    assert cache.seen == 4
     cache.reset()
     close(layer(x[:, :4], cache), layer(x)[:, :4])

@@ -2,7 +2,19 @@
 
 import pytest
 import torch
-from helpers import D_MODEL, LATENT, VARIANTS, B, D, H, hidden, make
+from helpers import (
+    CASES,
+    D_MODEL,
+    GEOMETRIES,
+    LATENT,
+    VARIANTS,
+    B,
+    D,
+    H,
+    has_latent,
+    hidden,
+    make,
+)
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -53,9 +65,14 @@ def filled(layer, tokens, *, room):
 
 
 # MLA in both of its forms; the others have one.
-FORMS = [(variant, {}) for variant in VARIANTS if not variant.startswith("mla")]
-FORMS += [("mla", {"absorb": absorb}) for absorb in (True, False, None)]
-FORMS += [("mla-q-latent", {"absorb": absorb}) for absorb in (True, False)]
+LATENT_CASES = [case for case in CASES if has_latent(case)]
+FORMS = [
+    (case, dict(options))
+    for case in CASES
+    for options in VARIANTS[GEOMETRIES[case].variant].forms.values()
+]
+FORMS += [(case, {}) for case in LATENT_CASES]  # the form is free
+GROUPED = {case: 1 < GEOMETRIES[case].n_kv_heads < H for case in CASES}
 EVERY_FORM = pytest.mark.parametrize(("variant", "form"), FORMS, ids=str)
 # At decode the expanded form makes keys and values of all that is cached: its nature.
 LEAN_FORMS = [(variant, form) for variant, form in FORMS if form.get("absorb") is not False]
@@ -79,7 +96,7 @@ def test_no_score_matrix_is_held(variant, form, dtype, causal, padded, past):
     assert recorder.largest()[0] < scores, recorder.largest()
     # A mask for each sequence, never for each head; groups let the sequences take turns.
     assert recorder.largest_mask(past + LONG) <= B * LONG * (past + LONG)
-    turns = B if padded and variant == "gqa" else 1
+    turns = B if padded and GROUPED[variant] else 1
     assert recorder.fused_kernels() == turns, recorder.operators
 
 
@@ -112,7 +129,7 @@ def test_the_recorder_sees_the_math_fallback():
 
 
 @FLOATS
-@pytest.mark.parametrize("variant", ["mqa", "gqa"])
+@pytest.mark.parametrize("variant", [case for case in CASES if GEOMETRIES[case].n_kv_heads < H])
 @pytest.mark.parametrize("padded", [False, True], ids=["whole", "padded"])
 def test_decode_reads_shared_keys_unrepeated(variant, dtype, padded):
     """Catches repeat_interleave and enable_gqa, which read G times the cache."""
@@ -126,7 +143,7 @@ def test_decode_reads_shared_keys_unrepeated(variant, dtype, padded):
 
 
 @FLOATS
-@pytest.mark.parametrize("variant", ["mla", "mla-q-latent"])
+@pytest.mark.parametrize("variant", LATENT_CASES)
 def test_decode_never_expands_the_latents(variant, dtype):
     """Catches re-expansion of the whole cache at each step, also when the form is free."""
     layer = make(variant, dtype)

@@ -6,7 +6,6 @@ from helpers import LATENT, Q_LATENT, B, H, T, close, hidden, left_padding, mla,
 from test_variants import in_chunks
 
 from attnlib import MultiHeadLatentAttention, Rope
-from attnlib.variants.mla import attend_absorbed, attend_expanded, choose_form
 
 BUILDS = {
     "plain": lambda: mla(),
@@ -108,17 +107,17 @@ def test_absorption_changes_the_order_of_products_only():
 def test_form_is_chosen_by_cost():
     """Catches decoding that expands the whole cache, and prefilling in the latent's width."""
     layer = deepseek_v3()
-    assert choose_form(layer, None, 1, 8192) is attend_absorbed
-    assert choose_form(layer, None, 8192, 8192) is attend_expanded
-    assert choose_form(layer, True, 8192, 8192) is attend_absorbed
-    assert choose_form(layer, False, 1, 8192) is attend_expanded
+    assert layer.choose_form(None, 1, 8192) == layer.attend_absorbed
+    assert layer.choose_form(None, 8192, 8192) == layer.attend_expanded
+    assert layer.choose_form(True, 8192, 8192) == layer.attend_absorbed
+    assert layer.choose_form(False, 1, 8192) == layer.attend_expanded
 
 
 def test_forms_of_deepseek_v3_cost_the_same_near_170_new_tokens():
     """Catches a wrong FLOP count: they meet at 512 * 256 / (2 * 512 - 256) = 170.67 queries."""
     layer, long = deepseek_v3(), 10**9
-    assert choose_form(layer, None, 170, long) is attend_absorbed
-    assert choose_form(layer, None, 171, long) is attend_expanded
+    assert layer.choose_form(None, 170, long) == layer.attend_absorbed
+    assert layer.choose_form(None, 171, long) == layer.attend_expanded
 
 
 @pytest.mark.parametrize(("tokens", "cached"), [(1, 6), (7, 0), (3, 4)])
@@ -130,17 +129,17 @@ def test_the_form_chosen_is_the_one_that_runs(monkeypatch, tokens, cached):
         layer(x[:, :cached], cache)
     asked = []
 
-    def spy(layer, absorb, T, S):
+    def spy(absorb, T, S):
         asked.append((absorb, T, S))
-        return attend_absorbed
+        return layer.attend_absorbed
 
-    monkeypatch.setattr("attnlib.variants.mla.choose_form", spy)
+    monkeypatch.setattr(layer, "choose_form", spy)
     layer(x[:, cached : cached + tokens], cache)
     assert asked == [(None, tokens, cached + tokens)]
 
 
 def test_deepseek_v3_has_187_million_parameters():
-    """Catches a projection too many or too wide: 187,105,280 a layer without the norms."""
+    """Catches a projection too many or too wide: 187,105,280 per layer without the norms."""
     matrices = [p.numel() for p in deepseek_v3().parameters() if p.ndim == 2]
     assert sum(matrices) == 187_105_280
 

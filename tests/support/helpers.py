@@ -1,11 +1,14 @@
 """What the unit tests share: sizes that all differ, a layer of each variant, a reference."""
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 
 import attnlib
 from attnlib import Rope
 from attnlib.labs.text import Text
+from attnlib.variants import VARIANTS, Sizes
 
 # All different, so that swapped axes cannot cancel; H * D is not D_MODEL either.
 B, T, H, H_KV, D, D_MODEL = 5, 7, 6, 3, 4, 22
@@ -31,14 +34,45 @@ def mla(**options):
     return attnlib.MultiHeadLatentAttention(D_MODEL, H, **{**LATENT, **options})
 
 
-# Every shared test runs over these: with and without positions, biases and a query latent.
-VARIANTS = {
-    "mha": lambda: mha(),
-    "mqa": lambda: mqa(rope=Rope()),
-    "gqa": lambda: gqa(rope=Rope(base=500.0, interleaved=True), bias=True),
-    "mla": lambda: mla(),
-    "mla-q-latent": lambda: mla(**Q_LATENT, rope=Rope(interleaved=True)),
-}
+ROPES = [None, Rope(base=500.0, interleaved=True), Rope()]
+
+
+def small(name):
+    """The geometry of a small layer of a registered variant."""
+    sizes = Sizes(H * D, H, H_KV, LATENT["kv_lora_rank"], LATENT["qk_rope_head_dim"])
+    return replace(VARIANTS[name].geometry(sizes), d_model=D_MODEL)
+
+
+def geometries_to_test():
+    """Small layers of all registered variants: with and without biases, and a query latent."""
+    found = {}
+    for number, name in enumerate(VARIANTS):
+        geometry = small(name)
+        if geometry.kv_lora_rank is None:
+            bias = number % 2 == 1
+            found[name] = replace(geometry, qkv_bias=bias, o_bias=bias)
+        else:
+            found[name] = replace(geometry, head_dim=8, v_head_dim=LATENT["v_head_dim"])
+            found[f"{name} with a query latent"] = replace(
+                geometry, head_dim=8, v_head_dim=15, q_lora_rank=14
+            )
+    return found
+
+
+GEOMETRIES = geometries_to_test()
+#: Every shared test runs over these names.
+CASES = list(GEOMETRIES)
+
+
+def build(case):
+    """One layer of a case, with and without positions in turns, as torch initialises it."""
+    geometry, rope = GEOMETRIES[case], ROPES[CASES.index(case) % len(ROPES)]
+    return VARIANTS[geometry.variant].build(geometry, rope)
+
+
+def has_latent(case):
+    """Whether a case keeps a latent instead of keys and values."""
+    return GEOMETRIES[case].kv_lora_rank is not None
 
 
 def randomise(layer, dtype=torch.float64):
@@ -54,9 +88,9 @@ def randomise(layer, dtype=torch.float64):
     return layer
 
 
-def make(name, dtype=torch.float64):
-    """One layer of a variant."""
-    return randomise(VARIANTS[name](), dtype)
+def make(case, dtype=torch.float64):
+    """One layer of a case, with random weights that make attention far from uniform."""
+    return randomise(build(case), dtype)
 
 
 def hidden(batch_size=B, tokens=T, dtype=torch.float64, seed=1):
@@ -85,14 +119,14 @@ def buffers(cache):
 
 def snapshot(cache):
     """All that a cache knows, to compare with later."""
-    return cache.length, cache.capacity, [buffer.clone() for buffer in buffers(cache)]
+    return cache.seen, cache.capacity, [buffer.clone() for buffer in buffers(cache)]
 
 
 def unchanged(cache, before):
     """Whether a cache is, bit for bit, what it was."""
-    length, capacity, stored = before
+    seen, capacity, stored = before
     same = all(torch.equal(a, b) for a, b in zip(buffers(cache), stored, strict=True))
-    return cache.length == length and cache.capacity == capacity and same
+    return cache.seen == seen and cache.capacity == capacity and same
 
 
 def short_text(n_train, n_held_out):
@@ -113,7 +147,7 @@ def check_steps(model, tokens=7):
         parts = [model(text[:, :split], caches)]
         parts += [model(text[:, i : i + 1], caches) for i in range(split, tokens)]
         close(torch.cat(parts, dim=1), whole, 1e-9)
-        assert [cache.length for cache in caches] == [tokens] * len(model.blocks)
+        assert [cache.seen for cache in caches] == [tokens] * len(model.blocks)
 
 
 def left_padding(pads, tokens):
@@ -133,6 +167,8 @@ def dense_reference(layer, x, *, causal=True, key_mask=None):
     allowed = torch.ones(1, 1, T, T, dtype=torch.bool)
     if causal:
         allowed = allowed.tril()
+        if layer.window is not None:
+            allowed = allowed.triu(1 - layer.window)
     if key_mask is not None:
         allowed = allowed & key_mask[:, None, None, :]
     weights = scores.masked_fill(~allowed, -torch.inf).softmax(dim=-1).nan_to_num(0.0)
