@@ -66,7 +66,7 @@ def texts() -> Iterator[tuple[str, str]]:
     for model in MODELS.values():
         yield f"attnlib/models.json, {model.name}", "\n".join(model.links)
     for bug in BUGS.values():
-        yield f"attnlib/book/museum/__init__.py, {bug.name}", "\n".join(bug.threads)
+        yield f"attnlib/book/museum/catalogue.py, {bug.name}", "\n".join(bug.threads)
 
 
 def collect() -> dict[str, list[str]]:

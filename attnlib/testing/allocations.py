@@ -1,9 +1,9 @@
-"""Record the tensors that code makes, to find copies and matrices that should not exist."""
+"""A recorder of the tensors that code makes, to find copies and matrices that should not be."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -42,13 +42,14 @@ class AllocationRecorder(TorchDispatchMode):
         allocations: what they returned, in the same order.
     """
 
-    def __init__(self, current_line: Callable[[], str] | None = None):
-        super().__init__()
+    def __init__(self, current_line: Callable[[], str] | None = None) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
         self.current_line = current_line
         self.operators: list[str] = []
         self.allocations: list[Allocation] = []
 
-    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+    def __torch_dispatch__(self, operator: Any, types: Any, args: Any = (),
+                           kwargs: Any = None) -> Any:  # fmt: skip
         """Run an operator and record what it returns."""
         result = operator(*args, **(kwargs or {}))
         name = str(operator)

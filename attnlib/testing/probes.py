@@ -12,6 +12,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import ModuleType
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -105,7 +106,14 @@ def prepared(layer: nn.Module) -> nn.Module:
 
 
 def alike(layer: nn.Module, reference: nn.Module | None) -> tuple[nn.Module, nn.Module]:
-    """Prepared copies of both, with the same weights.
+    """Prepared copies of a layer and its reference, with the same weights.
+
+    Args:
+        layer: any layer.
+        reference: one with parameters of the same names and shapes, or ``None``.
+
+    Returns:
+        Both copies, as :func:`prepared` makes them.
 
     Raises:
         NotAskedError: if there is no reference.
@@ -143,10 +151,19 @@ def hidden(layer: nn.Module) -> Tensor:
     return normal((BATCH, TOKENS, d_model_of(layer)), seeded(1))
 
 
+def another_order(window: int) -> Tensor:
+    """A permutation of the tokens that the last query sees, itself excepted: (T,), int64."""
+    earlier = torch.randperm(TOKENS - 1, generator=seeded(2))
+    if window < TOKENS:
+        first = TOKENS - window  # the first token that the last query sees
+        earlier = torch.cat([torch.arange(first), torch.arange(first, TOKENS - 1).flip(0)])
+    return torch.cat([earlier, torch.tensor([TOKENS - 1])])
+
+
 def output(
     layer: nn.Module, x: Tensor, *, grad: bool = False, finite: bool = True, **options: object
 ) -> Tensor:
-    """The layer's output, (B, T, d_model).
+    """The layer's output, checked to be a tensor of the right shape.
 
     Args:
         layer: the layer to call.
@@ -154,6 +171,9 @@ def output(
         grad: whether to record gradients.
         finite: whether NaN and infinity are failures.
         options: passed to the layer, such as ``cache``.
+
+    Returns:
+        Shape ``(B, T, d_model)``; the first part if the layer returns a tuple.
 
     Raises:
         BrokenError: if the output is no tensor of that shape, or not finite.
@@ -186,11 +206,7 @@ def called(layer: nn.Module, x: Tensor, **options: object) -> object:
 
 
 def weights_of(layer: nn.Module, x: Tensor) -> Tensor:
-    """The attention weights of a layer, (B, H, T, S).
-
-    Raises:
-        NotAskedError: if the layer returns none.
-    """
+    """The attention weights of a layer, (B, H, T, S); NotAskedError if it returns none."""
     with torch.no_grad():
         result = called(layer, x, return_weights=True)
     if not (isinstance(result, tuple) and isinstance(result[-1], Tensor)):
@@ -212,13 +228,26 @@ def influence(layer: nn.Module) -> Tensor:
 
 def in_steps(layer: nn.Module, x: Tensor, sizes: list[int]) -> Tensor:
     """The outputs of tokens that come in several calls, with a cache, (B, T, d_model)."""
-    cache = layer.new_cache(len(x), TOKENS)
+    cache = new_cache(layer, len(x))
     steps = x.split(sizes, dim=1)
     return torch.cat([output(layer, step, cache=cache) for step in steps], dim=1)
 
 
+def new_cache(layer: nn.Module, batch_size: int) -> object:
+    """An empty cache of a layer, for the tokens of the checks."""
+    make = cast(Callable[[int, int], object], layer.new_cache)
+    return make(batch_size, TOKENS)
+
+
 def by_head(layer: nn.Module, x: Tensor) -> Tensor:
-    """The results of the heads, as the output projection receives them: (B, T, H, D_v).
+    """The results of the heads, as the output projection receives them.
+
+    Args:
+        layer: any layer.
+        x: hidden states, shape ``(B, T, d_model)``.
+
+    Returns:
+        Shape ``(B, T, H, D_v)``.
 
     Raises:
         NotAskedError: if the layer does not declare its heads, or if its output projection is
@@ -237,7 +266,8 @@ def by_head(layer: nn.Module, x: Tensor) -> Tensor:
         raise NotAskedError(f"{name} is not called as a module, so its input is not seen")
     if not seen:
         raise BrokenError("o_proj was not called", "merge the heads, then call self.o_proj.")
-    return seen[0].unflatten(-1, (n_heads, -1))
+    heads: Tensor = seen[0].unflatten(-1, (n_heads, -1))  # (B, T, H, D_v)
+    return heads
 
 
 def without_kv_head(layer: nn.Module, j: int) -> nn.Module:
@@ -256,7 +286,13 @@ def overrides_of(layer: nn.Module) -> Overrides:
 
 
 def window_of(layer: nn.Module) -> int:
-    """Keys that a query may see, its own included; all 7 tokens if the layer sets no limit.
+    """Keys that a query may see, its own included, of the 7 tokens that the checks use.
+
+    Args:
+        layer: any layer; its attribute ``window`` counts, if it has one.
+
+    Returns:
+        1 to 7; 7 if the layer has no window, or a larger one.
 
     Raises:
         NotAskedError: if the layer's ``window`` is neither None nor a positive integer.
@@ -281,31 +317,22 @@ def order_matters_to(layer: nn.Module) -> bool:
 
 
 def d_model_of(layer: nn.Module) -> int:
-    """Width of the residual stream: declared, or that of a projection.
-
-    Raises:
-        NotAskedError: if neither is found.
-    """
+    """Width of the residual stream: declared, or a projection's; NotAskedError if unknown."""
     width = overrides_of(layer).d_model
     if width is None:
         width = declared_size(layer, MODEL_WIDTHS)
     if width is not None:
         return width
-    for name in OUTPUT_PROJECTIONS:
-        if hasattr(getattr(layer, name, None), "out_features"):
-            return getattr(layer, name).out_features
-    for module in layer.modules():
-        if hasattr(module, "in_features"):
-            return module.in_features
+    widths = [width_from(getattr(layer, name, None)) for name in OUTPUT_PROJECTIONS]
+    widths += [declared_size(module, ("in_features",)) for module in layer.modules()]
+    for width in widths:
+        if width is not None:
+            return width
     raise NotAskedError("the width of the hidden states is not known: pass d_model=...")
 
 
 def n_heads_of(layer: nn.Module) -> int:
-    """Query heads, H.
-
-    Raises:
-        NotAskedError: if the layer does not declare them.
-    """
+    """Query heads, H; NotAskedError if the layer does not declare them."""
     n_heads = declared_size(layer, HEADS)
     if n_heads is None:
         raise NotAskedError("the layer has no attribute n_heads")
@@ -313,42 +340,40 @@ def n_heads_of(layer: nn.Module) -> int:
 
 
 def n_kv_heads_of(layer: nn.Module) -> int:
-    """KV heads, H_kv: declared, or from the width of the keys.
-
-    Raises:
-        NotAskedError: if neither is known.
-    """
+    """KV heads, H_kv: declared, or from the width of the keys; NotAskedError if unknown."""
     n_kv_heads = declared_size(layer, KV_HEADS)
     if n_kv_heads is not None:
         return n_kv_heads
-    width, keys = head_width_of(layer), kv_projections_of(layer)[0]
-    return layer.get_submodule(keys).out_features // width
+    head_width, keys = head_width_of(layer), kv_projections_of(layer)[0]
+    width = width_from(layer.get_submodule(keys))
+    if width is None:
+        raise NotAskedError(f"{keys} has no attribute out_features")
+    return width // head_width
 
 
 def head_width_of(layer: nn.Module) -> int:
-    """Width of one head: declared, or d_model over the number of heads.
-
-    Raises:
-        NotAskedError: if the layer does not declare its heads.
-    """
+    """Width of one head: declared, or d_model / n_heads; NotAskedError if unknown."""
     width = declared_size(layer, HEAD_WIDTHS)
     return d_model_of(layer) // n_heads_of(layer) if width is None else width
 
 
 def key_width_of(layer: nn.Module) -> int:
-    """Width of one head's key: declared, or from the width of all queries.
-
-    Raises:
-        NotAskedError: if the layer does not declare its heads.
-    """
+    """Width of one head's key: declared, or from all queries; NotAskedError if unknown."""
     width = declared_size(layer, ("qk_head_dim", *HEAD_WIDTHS))
-    if width is None and hasattr(getattr(layer, "q_proj", None), "out_features"):
-        return layer.q_proj.out_features // n_heads_of(layer)
-    return head_width_of(layer) if width is None else width
+    if width is not None:
+        return width
+    all_queries = width_from(getattr(layer, "q_proj", None))
+    return head_width_of(layer) if all_queries is None else all_queries // n_heads_of(layer)
 
 
 def kv_projections_of(layer: nn.Module) -> tuple[str, ...]:
-    """Names of the modules whose rows are the keys and values, KV head by KV head.
+    """Names of the modules whose output is keys and values, KV head by KV head.
+
+    Args:
+        layer: any layer; one that declares ``kv_projections``, or has the usual names.
+
+    Returns:
+        Names of submodules, such as ``("k_proj", "v_proj")``.
 
     Raises:
         NotAskedError: if the layer declares none, and has none of the usual names.
@@ -363,11 +388,7 @@ def kv_projections_of(layer: nn.Module) -> tuple[str, ...]:
 
 
 def output_projection(layer: nn.Module) -> tuple[str, nn.Module]:
-    """Name and module of the output projection.
-
-    Raises:
-        NotAskedError: if the layer has none of the usual names.
-    """
+    """Name and module of the output projection; NotAskedError if it has no usual name."""
     for name in OUTPUT_PROJECTIONS:
         module = getattr(layer, name, None)
         if isinstance(module, nn.Module):
@@ -375,14 +396,19 @@ def output_projection(layer: nn.Module) -> tuple[str, nn.Module]:
     raise NotAskedError("the layer has no o_proj")
 
 
-def declared_size(layer: nn.Module, names: tuple[str, ...]) -> int | None:
-    """The first of these attributes that the layer, or its ``config``, has as an integer."""
-    for owner in (layer, getattr(layer, "config", None)):
+def declared_size(thing: object, names: tuple[str, ...]) -> int | None:
+    """The first of these attributes that something, or its ``config``, has as an integer."""
+    for owner in (thing, getattr(thing, "config", None)):
         for name in names:
             value = getattr(owner, name, None)
             if isinstance(value, int):
                 return value
     return None
+
+
+def width_from(projection: object) -> int | None:
+    """Width of a projection's output; None if there is none that declares it."""
+    return declared_size(projection, ("out_features",))
 
 
 def likely_scale(layer: nn.Module, value: float) -> str:
@@ -440,11 +466,7 @@ def accepts(layer: nn.Module, option: str) -> bool:
 
 
 def needs(layer: nn.Module, option: str) -> None:
-    """Require an option of forward.
-
-    Raises:
-        NotAskedError: if forward lacks it.
-    """
+    """Raise NotAskedError if forward lacks an option."""
     if not accepts(layer, option):
         raise NotAskedError(f"forward takes no {option}")
 
@@ -455,10 +477,6 @@ def has_cache(layer: nn.Module) -> bool:
 
 
 def needs_cache(layer: nn.Module) -> None:
-    """Require a cache.
-
-    Raises:
-        NotAskedError: if the layer cannot be given one.
-    """
+    """Raise NotAskedError if the layer cannot be given a cache."""
     if not has_cache(layer):
         raise NotAskedError("the layer has no cache")

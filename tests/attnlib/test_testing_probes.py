@@ -94,6 +94,35 @@ def test_fused_projections_with_a_bug_fail():
     assert CHECKS["equals the reference"](ViewedHeads(24, 4), FusedAttention(24, 4)).hint
 
 
+class MaskedTooLate(nn.Module):
+    """What the README checks: written by hand, with the mask after the softmax."""
+
+    def __init__(self, d_model, n_heads):
+        super().__init__()
+        self.n_heads = n_heads
+        self.q_proj = nn.Linear(d_model, d_model)
+        self.k_proj = nn.Linear(d_model, d_model)
+        self.v_proj = nn.Linear(d_model, d_model)
+        self.o_proj = nn.Linear(d_model, d_model)
+
+    def heads(self, x):
+        return x.view(*x.shape[:2], self.n_heads, -1).transpose(1, 2)
+
+    def forward(self, x):
+        q, k, v = (self.heads(p(x)) for p in (self.q_proj, self.k_proj, self.v_proj))
+        weights = (q @ k.mT / q.shape[-1] ** 0.5).softmax(dim=-1)
+        weights = weights.tril()
+        return self.o_proj((weights @ v).transpose(1, 2).flatten(2))
+
+
+def test_a_layer_needs_nothing_but_a_width_and_its_heads():
+    """Catches a first report full of errors and of checks that do not apply."""
+    reports = check_layer(MaskedTooLate(d_model=32, n_heads=4))
+    assert reports.failed == ["no future leak"]
+    assert len(silent(reports)) == 6
+    assert repr(reports).splitlines()[-1] == "12 checks: 5 hold, 1 fail, 6 not asked"
+
+
 class NamedHeads(nn.Module):
     """Attributes as in torchtune, and projections whose names are given."""
 
@@ -353,7 +382,7 @@ def refuse(graph, inputs):
 
 
 def test_a_compiled_layer_is_checked_as_what_it_was_compiled_from():
-    """Catches a check that compiles anew for every shape, or that misses the layer's names."""
+    """Catches a check that compiles again for every shape, or that misses the layer's names."""
     expected = verdicts(mha())
     assert verdicts(torch.compile(mha(), backend=refuse)) == expected
     in_place = mha()

@@ -33,7 +33,7 @@ def test_the_column_of_names_can_be_wider():
 
 
 def test_reports_are_counted():
-    """Catches a count that leaves out a verdict, and one that names a verdict nobody had."""
+    """Catches a count that leaves out a verdict, and one that names a verdict too many."""
     reports = Reports(
         [Report("a", HOLDS, ""), Report("b", FAILS, "", "hint"), Report("c", NOT_ASKED, "")]
     )

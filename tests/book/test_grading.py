@@ -20,15 +20,6 @@ def test_right_code_is_solved():
     assert grade_attention(my_attention, n_kv_heads=3).solved
 
 
-def test_a_start_is_told_from_a_mistake():
-    def start(q, k, v, mask=None):
-        raise NotImplementedError
-
-    assert repr(grade_attention(start)) == (
-        "start: not solved yet\nNothing to check: the code is still the start you were given."
-    )
-
-
 def test_an_error_names_the_line():
     def wrong(q, k, v, mask=None):
         weights = q @ k
@@ -161,13 +152,6 @@ def test_answers_are_compared_by_kind_and_to_rounding(answer, right, solved):
     assert of_one_case(right).grade(lambda: answer).solved == solved
 
 
-def test_a_function_that_stops_is_told_where():
-    def code(a, b):
-        return a / 0
-
-    assert "at the line `return a / 0` with ZeroDivisionError" in repr(PRODUCT.grade(code))
-
-
 def test_a_wrong_answer_is_told_from_the_right_one():
     """Catches "expected 2,731, got 2,731" and two tensors that differ in no word."""
     near = of_one_case(2731).grade(lambda: 2730.67)
@@ -211,15 +195,6 @@ def test_kind_and_shape_are_told_before_values(answer, right, words):
     assert not grade.solved
     line = " ".join(grade.text.splitlines()[1:-1])
     assert " ".join(line.split()).removeprefix("FAILS case ").endswith(words), line
-
-
-def test_nothing_in_every_case_is_told_once():
-    """Catches a grade that prints "expected 6, got None" where a return is missing."""
-    grade = PRODUCT.grade(lambda a, b: None)
-    assert not grade.solved
-    assert grade.text.endswith(
-        "not solved yet\nNothing came back (None): is a `return` missing?"
-    )
 
 
 def test_nothing_in_one_case_is_told_with_the_others():

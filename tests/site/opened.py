@@ -57,7 +57,9 @@ OVERFLOW = """() => {
 
 
 def problems(reader: Reader, name: str, widgets: tuple[str, ...] = ()) -> list[str]:
-    """Open a page wide, then on a phone, and return all that is wrong with it.
+    """Open a page wide, then on a phone; return what is wrong with what it shows.
+
+    What goes wrong while it loads is in ``reader.problems``.
 
     Args:
         reader: who opens it; the page stays open, on the phone.
@@ -72,7 +74,7 @@ def problems(reader: Reader, name: str, widgets: tuple[str, ...] = ()) -> list[s
     page.evaluate("() => new Promise((done) => requestAnimationFrame(() => done()))")
     found += [f"too wide for a phone: {what}" for what in page.evaluate(OVERFLOW)]
     page.set_viewport_size(window)
-    return reader.problems + found
+    return found
 
 
 def shortcomings(shown: dict) -> list[str]:

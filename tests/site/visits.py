@@ -22,7 +22,7 @@ PAGES = sorted(
 
 WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 RESIZED_MS = 400  # the theme waits 300 ms before it lets scrolling boxes take the focus
-PATIENCE_MS = 15_000
+PATIENCE_MS = 30_000
 
 # A browser for tests finds no address but this machine's.
 ARGUMENTS = [

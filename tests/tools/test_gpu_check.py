@@ -68,7 +68,7 @@ def bare(tmp_path_factory):
 def test_the_script_runs_through_on_a_cpu(tmp_path, bare):
     """Catches an option that a command no longer has, and an import that is not there."""
     command = [sys.executable, str(SCRIPT), "--device", "cpu", "--out", str(tmp_path),
-               "--minutes", "8"]  # fmt: skip
+               "--minutes", "20"]  # fmt: skip
     done = subprocess.run(command, cwd=tmp_path, env=bare, capture_output=True, text=True)
     summary = json.loads((tmp_path / SUMMARY).read_text())
     assert done.returncode == 0, done.stdout + done.stderr
@@ -177,6 +177,23 @@ def test_an_open_ended_part_passes_with_what_it_has_written(tmp_path, hasty):
     entries = run(parts, tmp_path, 20.0)
     assert entries["found"]["status"] == "passed" and entries["found"]["file"] == "found.json"
     assert entries["none"]["status"] == "timeout" and "file" not in entries["none"]
+
+
+def test_results_are_those_of_this_run(tmp_path):
+    """Catches an earlier run's file that counts, and measurements that were left out unseen."""
+    old, new = tmp_path / "old.json", tmp_path / "new.json"
+    old.write_text("{}")
+    writes = (
+        "import pathlib, sys\n"
+        'pathlib.Path(sys.argv[1]).write_text(\'{"rows": [], "skipped": ["MHA", "MLA"]}\')'
+    )
+    parts = [
+        python("old", "", file=old),
+        gpu_check.Part("new", ["-c", writes, str(new)], file=new),
+    ]
+    entries = run(parts, tmp_path)
+    assert "file" not in entries["old"] and not old.exists()
+    assert entries["new"]["status"] == "passed" and entries["new"]["reason"] == "2 left out"
 
 
 def test_what_a_machine_lacks_is_a_reason_to_skip(tmp_path):

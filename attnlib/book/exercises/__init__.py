@@ -4,43 +4,40 @@ A module per chapter defines them as data, by the classes of
 :mod:`attnlib.book.exercises.grading`. A grade prints itself at the end of a cell.
 """
 
-from attnlib.book.exercises.bug_museum import grade_cache_check
-from attnlib.book.exercises.choosing_a_variant import grade_any_cache
-from attnlib.book.exercises.conversion_lab import grade_mqa_to_mla, grade_pool
-from attnlib.book.exercises.dot_product_attention import grade_merge
-from attnlib.book.exercises.grouped_query_attention import grade_half_step, grade_head_order
-from attnlib.book.exercises.kv_cache import grade_cache_gib, grade_cached_layer
-from attnlib.book.exercises.measure_it_yourself import grade_floor
-from attnlib.book.exercises.multi_head_attention import grade_heads, grade_shares
-from attnlib.book.exercises.multi_head_latent_attention import grade_absorbed
-from attnlib.book.exercises.multi_query_attention import grade_unrepeated
-from attnlib.book.exercises.quality_lab import grade_paired_interval
-from attnlib.book.exercises.rotary_positions import (
-    grade_late_rotation,
-    grade_rotation,
-    grade_stretch,
-)
-from attnlib.book.exercises.scaling import grade_qk_norm, grade_scale
+from collections.abc import Callable
+from importlib import import_module
 
-__all__ = [
-    "grade_absorbed",
-    "grade_any_cache",
-    "grade_cache_check",
-    "grade_cache_gib",
-    "grade_cached_layer",
-    "grade_floor",
-    "grade_half_step",
-    "grade_head_order",
-    "grade_heads",
-    "grade_late_rotation",
-    "grade_merge",
-    "grade_mqa_to_mla",
-    "grade_paired_interval",
-    "grade_pool",
-    "grade_qk_norm",
-    "grade_rotation",
-    "grade_scale",
-    "grade_shares",
-    "grade_stretch",
-    "grade_unrepeated",
-]
+# The module of each grader. It is imported when the grader is, for a chapter needs few of them.
+TOPICS = {
+    "grade_absorbed": "multi_head_latent_attention",
+    "grade_any_cache": "choosing_a_variant",
+    "grade_cache_check": "bug_museum",
+    "grade_cache_gib": "kv_cache",
+    "grade_cached_layer": "kv_cache",
+    "grade_floor": "measure_it_yourself",
+    "grade_half_step": "grouped_query_attention",
+    "grade_head_order": "grouped_query_attention",
+    "grade_heads": "multi_head_attention",
+    "grade_late_rotation": "rotary_positions",
+    "grade_merge": "dot_product_attention",
+    "grade_mqa_to_mla": "conversion_lab",
+    "grade_paired_interval": "quality_lab",
+    "grade_pool": "conversion_lab",
+    "grade_qk_norm": "scaling",
+    "grade_rotation": "rotary_positions",
+    "grade_scale": "scaling",
+    "grade_shares": "multi_head_attention",
+    "grade_stretch": "rotary_positions",
+    "grade_unrepeated": "multi_query_attention",
+}
+__all__ = list(TOPICS)
+
+
+def __getattr__(name: str) -> Callable:
+    if name not in TOPICS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{TOPICS[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *TOPICS})

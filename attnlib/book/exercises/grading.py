@@ -17,13 +17,13 @@ import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 import attnlib
 from attnlib.book.exercises.answers import difference, in_short, same
-from attnlib.book.museum import BUGS
 from attnlib.core import attention, merge_heads, split_heads
 from attnlib.masks import causal_mask
 from attnlib.testing import (
@@ -96,11 +96,11 @@ class Mistake:
     """
 
     hint: str
-    answer: object
+    answer: Any
 
 
 def combined(
-    build: Callable[..., Callable[..., object]], *parts: Sequence[object], at_most: int = 2
+    build: Callable[..., Callable[..., object]], *parts: Sequence[Any], at_most: int = 2
 ) -> list[Mistake]:
     """All ways to make a few mistakes at once, the single ones first.
 
@@ -194,8 +194,8 @@ class LayerExercise:
 
     answer: Callable[..., object]
     build: Callable[[Callable[..., object]], nn.Module]
-    checks: Sequence[str | Callable[[nn.Module], Report]] | None = None
-    last_check: Callable[[nn.Module], Report] | None = None
+    checks: Sequence[str | Callable[[Any], Report]] | None = None
+    last_check: Callable[[Any], Report] | None = None
     mistakes: Sequence[Mistake] = ()
     outputs: Callable[[nn.Module], Iterable[object]] = whole_output
     if_it_stops: str = ""
@@ -459,6 +459,8 @@ def museum_bug(layer: nn.Module, reference: nn.Module) -> str:
         return ""
     if same(outputs, whole_and_by_tokens(reference)):
         return ""
+    from attnlib.book.museum import BUGS  # only wrong answers need the museum
+
     for bug in BUGS.values():
         try:
             other = resized(bug.layer, reference).double()

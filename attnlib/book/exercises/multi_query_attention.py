@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from attnlib.book.exercises.grading import (
     ATTENTION_CHECKS,
+    FunctionLayer,
     Grade,
     LayerExercise,
     attention_layer,
@@ -19,11 +20,11 @@ from attnlib.testing import FAILS, HOLDS, Report
 from attnlib.testing.allocations import AllocationRecorder
 
 
-def repeats_nothing(layer: nn.Module) -> Report:
+def repeats_nothing(layer: FunctionLayer) -> Report:
     """Check that attention wrote no K or V for each query head into memory.
 
     Args:
-        layer: a :class:`~attnlib.book.exercises.grading.FunctionLayer`.
+        layer: around the reader's function.
 
     Returns:
         The report; a failure names the line that made the copy.

@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from attnlib.book.exercises.grading import (
     Exercise,
+    FunctionLayer,
     Grade,
     LayerExercise,
     Mistake,
@@ -114,10 +115,10 @@ def both(norm: Callable[[Tensor], Tensor]) -> Callable[..., tuple[Tensor, Tensor
     return normed_attention(norm, norm)
 
 
-def longer(what: str) -> Callable[[nn.Module], Report]:
+def longer(what: str) -> Callable[[FunctionLayer], Report]:
     """A check that three times longer queries, or keys, change no output."""
 
-    def check(layer: nn.Module) -> Report:
+    def check(layer: FunctionLayer) -> Report:
         generator = torch.Generator().manual_seed(0)
         q, k, v = torch.randn(3, 2, 6, 7, 4, generator=generator, dtype=torch.float64)
         mask = torch.ones(7, 7).tril().bool()

@@ -42,7 +42,7 @@ class Bug:
         name: what it is called.
         room: in which the museum shows it.
         layer: the wrong class, a subclass of a reference layer.
-        symptom: what somebody sees whose code has it.
+        symptom: what shows if code has it.
         cause: what is wrong.
         threads: addresses of public threads about it, or about one very like it.
         arguments: of the layer, besides the sizes of the museum or instead of some.

@@ -44,7 +44,7 @@ def exhibit(
     Args:
         name: of the bug.
         room: in which the museum shows it.
-        symptom: what somebody sees whose code has it.
+        symptom: what shows if code has it.
         cause: what is wrong.
         threads: public threads on GitHub about it, or about one very like it, as
             ``owner/repository/issues/number``.

@@ -96,14 +96,15 @@ class ReferenceAttention(ReferenceSteps):
     :class:`~attnlib.variants.gqa.GroupedQueryAttention`.
 
     Args:
-        d_model (int): width of the residual stream.
-        n_heads (int): query heads, H.
-        n_kv_heads (int | None): KV heads, H_kv; ``None`` means n_heads.
-        head_dim (int | None): width of one head, D; ``None`` means d_model / n_heads.
-        rope (Rope | None): how queries and keys are rotated, without scaling.
+        d_model: width of the residual stream.
+        n_heads: query heads, H.
+        n_kv_heads: KV heads, H_kv; ``None`` means n_heads.
+        head_dim: width of one head, D; ``None`` means d_model / n_heads.
+        rope: how queries and keys are rotated, without scaling; ``None`` means not at all.
     """
 
-    def __init__(self, d_model, n_heads, n_kv_heads=None, *, head_dim=None, rope=None):
+    def __init__(self, d_model: int, n_heads: int, n_kv_heads: int | None = None, *,
+                 head_dim: int | None = None, rope: Rope | None = None):  # fmt: skip
         super().__init__()
         self.n_heads, self.n_kv_heads, self.rope = n_heads, n_kv_heads or n_heads, rope
         self.head_dim = head_dim or d_model // n_heads
@@ -148,20 +149,21 @@ class ReferenceLatentAttention(ReferenceSteps):
     parameters it has.
 
     Args:
-        d_model (int): width of the residual stream.
-        n_heads (int): heads, H.
-        kv_lora_rank (int): width of the latent of keys and values, d_c.
-        qk_nope_head_dim (int): width of a head's query and key without position.
-        qk_rope_head_dim (int): width of the rotary query and key, d_h^R; even.
-        v_head_dim (int): width of a head's value.
-        q_lora_rank (int | None): width of the latent of queries; ``None`` means no such latent.
-        rope (Rope): how rotary queries and keys are rotated, without scaling.
+        d_model: width of the residual stream.
+        n_heads: heads, H.
+        kv_lora_rank: width of the latent of keys and values, d_c.
+        qk_nope_head_dim: width of a head's query and key without position.
+        qk_rope_head_dim: width of the rotary query and key, d_h^R; even.
+        v_head_dim: width of a head's value.
+        q_lora_rank: width of the latent of queries; ``None`` means no such latent.
+        rope: how rotary queries and keys are rotated, without scaling.
     """
 
     kv_projections = ("kv_b_proj",)
 
-    def __init__(self, d_model, n_heads, *, kv_lora_rank, qk_nope_head_dim, qk_rope_head_dim,
-                 v_head_dim, q_lora_rank=None, rope=Rope()):  # fmt: skip
+    def __init__(self, d_model: int, n_heads: int, *, kv_lora_rank: int, qk_nope_head_dim: int,
+                 qk_rope_head_dim: int, v_head_dim: int, q_lora_rank: int | None = None,
+                 rope: Rope = Rope()):  # fmt: skip
         super().__init__()
         self.n_heads = self.n_kv_heads = n_heads  # once expanded, each head has its own K and V
         self.kv_lora_rank, self.q_lora_rank, self.rope = kv_lora_rank, q_lora_rank, rope

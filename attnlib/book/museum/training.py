@@ -6,9 +6,9 @@ back.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Mapping
+from functools import cache, partial
 from typing import NamedTuple
 
 import torch
@@ -120,8 +120,11 @@ def small_layer(bug: Bug) -> nn.Module:
     """Return a layer with a bug, for the small model.
 
     Args:
-        bug: one of ``BUGS``. Where its layer needs a KV head per query head, this one has them
-            too; it is rotated as the bug's layer is, and always has four heads.
+        bug: one of ``BUGS``.
+
+    Returns:
+        A layer with four heads. It has a KV head per query head where the bug needs that, and
+        rotates as the museum's layer does.
     """
     arguments = dict(SMALL[bug.reference])
     if "n_kv_heads" in bug.arguments:
@@ -131,7 +134,7 @@ def small_layer(bug: Bug) -> nn.Module:
     return bug.layer(**arguments)
 
 
-@functools.cache
+@cache
 def training() -> dict[str, tuple[str, str]]:
     """Train a small model with each bug, which takes half a minute.
 
@@ -139,13 +142,10 @@ def training() -> dict[str, tuple[str, str]]:
         By the name of the bug, how the losses of reading whole texts and of decoding compare
         with the reference layer's.
     """
-    references = {
-        kind: train_with(lambda kind=kind, sizes=sizes: kind(**sizes))
-        for kind, sizes in SMALL.items()
-    }
+    references = {kind: train_with(partial(kind, **sizes)) for kind, sizes in SMALL.items()}
     verdicts = {}
     for name, bug in BUGS.items():
-        losses = train_with(lambda bug=bug: small_layer(bug))
+        losses = train_with(partial(small_layer, bug))
         reference = references[bug.reference]
         verdicts[name] = (
             compare_loss(losses.trained, reference.trained),

@@ -10,6 +10,7 @@ from pages import act, places
 
 from attnlib import MODELS
 from attnlib.costs import attention_params, decode_cost, kv_cache_bytes
+from attnlib.variants import VARIANTS
 
 PLACES = places("plane")
 EVERY_PLACE = pytest.mark.parametrize("place", PLACES, ids=str, scope="module")
@@ -22,7 +23,6 @@ MEASURES = {
     "year": "year",
 }
 CONTEXTS = [2**i for i in range(10, 18)]
-VARIANTS = ("MHA", "GQA", "MQA", "MLA")
 DECODERS = {name: model for name, model in MODELS.items() if model.kind != "encoder"}
 YEARS = range(
     min(model.year for model in DECODERS.values()),
@@ -48,7 +48,7 @@ class State(dict):
             return longest and kv_cache_bytes(g, longest, expanded=naive)
         if name == "params":
             return attention_params(g)
-        return model.year + 0.18 * (VARIANTS.index(g.variant) - 1.5)
+        return model.year + 0.18 * (list(VARIANTS).index(g.variant) - 1.5)
 
     def passes(self, model) -> bool:
         return (
@@ -87,8 +87,7 @@ READ = """(root) => {
     links: all(".found a", (node) => node.href),
     about: all(".note", (node) => node.innerText).join(" "),
     marks: all(".field .mark", (node) => {
-      const kind = [...node.classList].find((name) => name !== "mark");
-      return [Number(node.dataset.at), kind, ...place(node).slice(0, 2)];
+      return [Number(node.dataset.at), node.dataset.variant, ...place(node).slice(0, 2)];
     }),
     many: all(".field .many", (node) => Number(node.textContent)),
     names: all(".field .name", (node) => node.textContent),

@@ -82,7 +82,7 @@ def assert_drawn(widget, truth: Truth, n_kv_heads: int, G: int):
     for kind in ("k", "v"):
         assert len(boxes(widget, kind)) == n_kv_heads * (1 + truth.tokens)
         assert len(boxes(widget, f"{kind}.lit")) == 1 + truth.tokens
-    left, top, whole = boxes(widget, "mha")[0]
+    left, top, whole = boxes(widget, "whole")[0]
     queries = [x + width / 2 for x, _, width in boxes(widget, "q")]
     keys, values = ([box for box in boxes(widget, kind) if box[1] < top] for kind in "kv")
     for kv, (k, v) in enumerate(zip(keys, values, strict=True)):
@@ -186,7 +186,8 @@ def walk_by_pointer(widget, truth, made, way):
         assert heads.get_attribute("aria-valuetext") == str(head)
         assert_shows(widget, truth, n_kv_heads, head)
     # A pair in the cache chooses the first head that reads it; next to it there is nothing.
-    x, y, width = max(box for box in boxes(widget, "k") if box[1] >= boxes(widget, "mha")[0][1])
+    top = boxes(widget, "whole")[0][1]
+    x, y, width = max(box for box in boxes(widget, "k") if box[1] >= top)
     first = truth.H - truth.H // n_kv_heads
     for shift in (width / 2, 3 * width):
         spot = {"x": x + shift, "y": y + 5}
