@@ -20,6 +20,7 @@ COMMANDS = {
     "pictures": ("pictures", "draw the pictures of the front page"),
     "numbers": ("check_numbers", "check that each number in the prose is computed or sourced"),
     "types": ("type_errors", "count type errors, whose number may only fall"),
+    "wording": ("wording", "find phrases that the style guide replaces"),
     "editions": ("editions", "write student and instructor notebooks and slides"),
     "links": ("links", "check every external link over the network"),
     "build": ("build_site", "build the book"),

@@ -204,7 +204,7 @@ def inherits(pieces: list[tuple[str, str]], linked: list[bool], place: int) -> b
 
 
 def masked(text: str) -> str:
-    """Return a block with blanks in place of all that is no prose."""
+    """Return a block in which all that is not prose is blanked."""
     for pattern in (COMMENT, CODE):
         text = pattern.sub(blank, text)
     text = MATHS.sub(only_decimals, text)
@@ -214,7 +214,7 @@ def masked(text: str) -> str:
 
 
 def only_decimals(maths: re.Match[str]) -> str:
-    """Blank a formula but for its decimal numbers: the others define, these are results."""
+    """Blank a formula except its decimal numbers, which are results; the others define."""
     kept = [" "] * len(maths[0])
     for number in re.finditer(r"(?<![\w.])\d+\.\d+(?![\w.])", maths[0]):
         kept[number.start() : number.end()] = number[0]

@@ -8,7 +8,7 @@ missing. In a published copy it installs it from the very commit that the page w
 and only where it is missing. pip leaves torch and numpy as they are, since the package asks for
 lower bounds only.
 
-The branch keeps the chapters of the newest commits, so that the buttons of a page that somebody
+The branch keeps the chapters of the newest commits, so that the buttons of a page that was
 opened some time ago still lead to the notebooks of that page.
 """
 

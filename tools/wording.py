@@ -9,14 +9,13 @@ The chapters and the appendix are not checked.
 
 from __future__ import annotations
 
-import argparse
 import re
 import subprocess
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
-ROOT = Path(__file__).resolve().parent.parent
+from tools import ROOT, arguments
+
 FOLDERS = ("attnlib", "tools", "_ext", "tests", ".github")
 PAGES = ("CONTRIBUTING.md", "README.md", "DESIGN.md", "STYLE.md", "CHANGELOG.md", "Makefile")
 SUFFIXES = {".py", ".js", ".css", ".md", ".yml", ".toml", ".cfg", ".sh", ""}
@@ -105,9 +104,9 @@ def files(root: Path = ROOT) -> list[Path]:
     return [path for path in paths if path.suffix in SUFFIXES and path.is_file()]
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str]) -> int:
     """Print the phrases to replace; return 1 if there are any."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = arguments.parser(__doc__)
     parser.add_argument("files", nargs="*", type=Path, help="files to check (default: all)")
     status = 0
     for path in parser.parse_args(argv).files or files():
@@ -115,7 +114,3 @@ def main(argv: list[str] | None = None) -> int:
             print(f"{path}:{finding.line}: {finding.phrase!r}; write {finding.instead}")
             status = 1
     return status
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -56,7 +56,7 @@ def test_pages_are_where_github_serves_them(owner, name, site):
 
 
 def test_a_book_that_is_not_published_has_no_address(monkeypatch):
-    """Catches a button that leads to notebooks nobody has pushed."""
+    """Catches a button that leads to notebooks that were not pushed."""
     monkeypatch.setenv("GITHUB_REPOSITORY", "owner/name")
     assert address.find() is None
     assert address.repository() == "owner/name"

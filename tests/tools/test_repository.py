@@ -26,7 +26,7 @@ HOSTS = "|".join(
     )
 )
 FORBIDDEN = {
-    "a path of somebody's machine": re.compile(rf"(?<![\w.:])/(?:{FOLDERS})/\w"),
+    "a path on one machine": re.compile(rf"(?<![\w.:])/(?:{FOLDERS})/\w"),
     "the host of a package registry": re.compile(HOSTS),
 }
 

@@ -72,7 +72,7 @@ def test_every_step_is_a_job():
 
 
 def test_every_folder_of_tests_is_in_a_step():
-    """Catches a test that nobody runs."""
+    """Catches a test that no step runs."""
     named = {word for step in steps.STEPS for command in step.commands for word in command}
     for path in (ROOT / "tests").rglob("test_*.py"):
         folder = path.relative_to(ROOT).parts[:2]
