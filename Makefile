@@ -105,7 +105,7 @@ setup: .venv/ready ## make .venv, which every target does by itself
 
 .PHONY: clean
 clean: ## remove what was built
-	rm -rf _build build .pytest_cache .ruff_cache
+	rm -rf _build build .coverage .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
 .PHONY: clean-venv

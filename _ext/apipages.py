@@ -36,7 +36,7 @@ from sphinx.errors import PycodeError
 from sphinx.pycode import ModuleAnalyzer
 
 import docstrings
-from tools import contents, toc
+from tools import ROOT, contents, toc
 
 PACKAGE = "attnlib"
 COMMENT = re.compile(
@@ -288,7 +288,7 @@ def is_public(name: str) -> bool:
     return last in package.__all__ and getattr(package, last) is resolved(name)
 
 
-def beside_chapters(wanted: str, root: Path = toc.ROOT) -> dict[str, list[str]]:
+def beside_chapters(wanted: str, root: Path = ROOT) -> dict[str, list[str]]:
     """Return the names of a table, by chapter, in the order of the book.
 
     Args:
@@ -318,7 +318,7 @@ def beside_chapters(wanted: str, root: Path = toc.ROOT) -> dict[str, list[str]]:
     return table
 
 
-def names_table(wanted: str, root: Path = toc.ROOT) -> str:
+def names_table(wanted: str, root: Path = ROOT) -> str:
     """Return the table of the names beside the chapters that teach or use them.
 
     Args:
@@ -369,7 +369,7 @@ def expanded(text: str) -> str:
 def expand(app: Sphinx, page: str, source: list[str]):
     """Write what a page's comments ask for, before Sphinx reads the page."""
     if COMMENT.search(source[0]):
-        for path in [toc.ROOT / "_toc.yml", *toc.paths()]:
+        for path in [ROOT / "_toc.yml", *toc.paths()]:
             app.env.note_dependency(str(path))
         source[0] = expanded(source[0])
 
@@ -389,7 +389,7 @@ def resolve(
     return domain.resolve_xref(env, page, app.builder, kind, name, node, text)
 
 
-def setup(app: Sphinx) -> dict:
+def setup(app: Sphinx) -> dict[str, bool]:
     """Connect to Sphinx."""
     app.connect("source-read", expand)
     app.connect("missing-reference", resolve)

@@ -6,6 +6,7 @@ import html
 import itertools
 import os
 import re
+from typing import Any
 from urllib.parse import urlsplit
 
 from docutils import nodes
@@ -55,7 +56,7 @@ LONGEST_DESCRIPTION = 160  # characters that a list of search results shows
 FORMULA = "\N{OBJECT REPLACEMENT CHARACTER}"
 
 
-def configure_address(app: Sphinx, config: Config):
+def configure_address(app: Sphinx, config: Config) -> None:
     """Configure what needs the repository's address: buttons, canonical links, the sitemap."""
     home = address.find()
     if home is None:
@@ -80,19 +81,25 @@ def configure_address(app: Sphinx, config: Config):
     }
 
 
-def add_published_facts(app: Sphinx, page: str, template: str, context: dict, doctree):
+def add_published_facts(
+    app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: document | None
+) -> None:
     """Pass to templates what `make publish` knows: downloads, and when notebooks last ran."""
     context["downloads"] = os.environ.get("BOOK_DOWNLOADS", "")
     context["checked"] = os.environ.get("BOOK_CHECKED", "")
 
 
-def name_folded_cells(app: Sphinx, page: str, template: str, context: dict, doctree):
+def name_folded_cells(
+    app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: document | None
+) -> None:
     """Make the visible words of a folded cell its accessible name."""
     if "body" in context:
         context["body"] = context["body"].replace(FOLD_LABEL, "<summary>")
 
 
-def describe(app: Sphinx, page: str, template: str, context: dict, doctree: document | None):
+def describe(
+    app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: document | None
+) -> None:
     """Describe a page in its head by its first sentences, up to the first formula."""
     sentences = first_sentences(doctree) if doctree is not None else []
     text = ""
@@ -124,7 +131,7 @@ def first_sentences(doctree: document) -> list[str]:
     return list(itertools.takewhile(lambda sentence: FORMULA not in sentence, sentences))
 
 
-def deferred(script: re.Match) -> str:
+def deferred(script: re.Match[str]) -> str:
     """Return a script element, inert if defer.js runs it later."""
     name, rest = script["path"].rpartition("/")[2], DEFER.sub("", script["rest"])
     if name in INLINE_USES:
@@ -134,7 +141,7 @@ def deferred(script: re.Match) -> str:
     return f'<script type="text/plain" data-defer{rest}></script>'
 
 
-def revise(app: Sphinx, error: Exception | None):
+def revise(app: Sphinx, error: Exception | None) -> None:
     """Change what no template can: icons, deferred scripts, fonts, the security policy."""
     if error is not None or app.builder.format != "html":
         return
@@ -156,7 +163,7 @@ def revise(app: Sphinx, error: Exception | None):
         unused.unlink()
 
 
-def setup(app: Sphinx) -> dict:
+def setup(app: Sphinx) -> dict[str, bool]:
     """Connect to Sphinx."""
     if address.find() is not None:
         for extension in ONLINE:

@@ -32,7 +32,9 @@ def wrong_headings(lines: list[str]) -> list[str]:
     ]
 
 
-def check(app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]):
+def check(
+    app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]
+) -> None:
     """Warn about wrong headings in the docstring that autodoc is about to write."""
     for line in wrong_headings(lines):
         known = ", ".join(sorted(SECTIONS))
@@ -61,7 +63,9 @@ def is_field(thing: object) -> bool:
     return (inspect.getdoc(thing) or "").startswith("Alias for field number ")
 
 
-def skip(app: Sphinx, what: str, name: str, thing: object, skip: bool, options: object):
+def skip(
+    app: Sphinx, what: str, name: str, thing: object, skip: bool, options: object
+) -> bool | None:
     """Leave out helpers, which are for readers of the source, and fields of named tuples."""
     if what == "module" and is_helper(thing):
         return True
@@ -70,7 +74,9 @@ def skip(app: Sphinx, what: str, name: str, thing: object, skip: bool, options: 
     return None
 
 
-def sign(app: Sphinx, what: str, name: str, thing: object, options: object, *shown: str):
+def sign(
+    app: Sphinx, what: str, name: str, thing: object, options: object, *shown: str
+) -> tuple[str, str] | None:
     """Show a widget's own arguments; autodoc would show those of any traitlets object."""
     if what == "class" and inspect.isfunction(thing.__init__):
         signature = inspect.signature(thing.__init__)
@@ -79,7 +85,7 @@ def sign(app: Sphinx, what: str, name: str, thing: object, options: object, *sho
     return None
 
 
-def setup(app: Sphinx) -> dict:
+def setup(app: Sphinx) -> dict[str, bool]:
     """Connect to Sphinx."""
     app.connect("autodoc-process-docstring", check, priority=100)  # before napoleon rewrites it
     app.connect("autodoc-process-signature", sign)

@@ -45,7 +45,7 @@ def shapes(script: str) -> Callable[[str], tuple[str, str, str]]:
 def drawn(page: str, shape: Callable[[str], tuple[str, str, str]]) -> str:
     """Return a page with its icons drawn and without the script."""
 
-    def draw(element: re.Match) -> str:
+    def draw(element: re.Match[str]) -> str:
         classes = element["classes"].split()
         name = next(c for c in classes if c.startswith("fa-") and c not in STYLES)
         width, height, path = shape(name.removeprefix("fa-"))

@@ -18,6 +18,7 @@ import re
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import nbformat
 from nbformat import NotebookNode
@@ -84,7 +85,7 @@ def cell_id_of(chapter: str, cell_type: str, source: str, occurrence: int) -> st
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def canonical_metadata(cell: NotebookNode) -> dict:
+def canonical_metadata(cell: NotebookNode) -> dict[str, Any]:
     """Return the metadata that chapters use; timings, scroll states and the like are dropped.
 
     The tag ``hide-input`` hides the input in the book. JupyterLab and Colab each have their own
@@ -127,7 +128,7 @@ def canonical_outputs(outputs: list[NotebookNode], number: int | None) -> list[N
     return result
 
 
-def current_code(element: re.Match) -> str:
+def current_code(element: re.Match[str]) -> str:
     """Return attnlib's current code for a style or script element of a widget's HTML."""
     from attnlib.book.widgets import base  # only where a chapter has a widget
 

@@ -145,7 +145,7 @@ def numbers_in(texts: list[str]) -> Iterator[Decimal]:
             yield Decimal(found.strip(",_").replace(",", "").replace("_", "")).normalize()
 
 
-def blank(match: re.Match) -> str:
+def blank(match: re.Match[str]) -> str:
     """Return as many spaces as a match is long, so that places stay."""
     return re.sub(r"[^\n]", " ", match[0])
 
@@ -213,7 +213,7 @@ def masked(text: str) -> str:
     return text
 
 
-def only_decimals(maths: re.Match) -> str:
+def only_decimals(maths: re.Match[str]) -> str:
     """Blank a formula but for its decimal numbers: the others define, these are results."""
     kept = [" "] * len(maths[0])
     for number in re.finditer(r"(?<![\w.])\d+\.\d+(?![\w.])", maths[0]):
@@ -221,7 +221,7 @@ def only_decimals(maths: re.Match) -> str:
     return "".join(kept)
 
 
-def counts(number: re.Match) -> bool:
+def counts(number: re.Match[str]) -> bool:
     """Whether a number must be verified."""
     digits, rest = number["digits"], number.string[number.end() :]
     if UNIT.match(rest) or number["suffix"] or "." in digits or "," in digits:
@@ -316,7 +316,7 @@ def wrong_in(
 
 
 def wrong_expression(
-    numbers: list[re.Match], expression: re.Match, evaluate: Callable[[str], object]
+    numbers: list[re.Match], expression: re.Match[str], evaluate: Callable[[str], object]
 ) -> str:
     """Return what is wrong with a comment's expression; nothing if it gives its numbers."""
     code = expression["code"]

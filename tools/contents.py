@@ -82,7 +82,7 @@ def front_page(text: str, root: Path = ROOT) -> str:
     """
     parts = {part.caption: part.pages for part in toc.parts(root)}
 
-    def table(mark: re.Match) -> str:
+    def table(mark: re.Match[str]) -> str:
         if mark["part"] not in parts:
             raise ContentsError(f"_toc.yml has no part {mark['part']!r}")
         lines = ["| chapter | the question it answers |", "|---|---|"]

@@ -23,6 +23,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import nbformat
 from markdown_it import MarkdownIt
@@ -74,7 +75,7 @@ def lettered(source: str) -> str:
     """Return a question whose options have the letters A, B, C and so on."""
     letters = iter(LETTERS)
 
-    def named(found: re.Match) -> str:
+    def named(found: re.Match[str]) -> str:
         if found["kind"] != "option":
             return found[0]
         return found[0].replace("<summary>", f"<summary>{next(letters)}. ", 1)
@@ -88,7 +89,7 @@ def lettered(source: str) -> str:
 def hidden(source: str) -> str:
     """Return a Markdown cell without solutions, answers, verdicts and comments."""
 
-    def left_out(found: re.Match) -> str:
+    def left_out(found: re.Match[str]) -> str:
         if found["kind"] == "option":
             letter, _, text = found["summary"].partition(". ")
             return f"- **{letter}.** {text}"
@@ -155,7 +156,7 @@ def blocks(source: str) -> list[str]:
     """Cut Markdown at empty lines, but for those in code, formulas and what is folded away."""
     folds: list[str] = []
 
-    def fold(found: re.Match) -> str:
+    def fold(found: re.Match[str]) -> str:
         folds.append(found[0])
         return f"\0{len(folds) - 1}\0"
 
@@ -301,7 +302,7 @@ def coloured(code: str, language: str = "python") -> str:
     return highlight(code, lexer, HtmlFormatter(cssclass="code"))
 
 
-def maths(formula: str, options: dict) -> str:
+def maths(formula: str, options: dict[str, Any]) -> str:
     """Return a formula as MathJax finds it."""
     inner = html.escape(formula.strip())
     return f"\\[{inner}\\]" if options["display_mode"] else f"\\({inner}\\)"

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import attnlib
 from attnlib import MultiHeadAttention, MultiHeadLatentAttention
@@ -46,7 +47,7 @@ def parameters() -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def names() -> dict[str, dict]:
+def names() -> dict[str, dict[str, Any]]:
     """Return what names.json holds.
 
     Raises:
@@ -83,7 +84,7 @@ def notation() -> str:
     return as_table(["symbol", "in code", "meaning"], body)
 
 
-def elsewhere(kind: str, found: dict[str, dict]) -> str:
+def elsewhere(kind: str, found: dict[str, dict[str, Any]]) -> str:
     """Return the tables of what others call the symbols or the weights."""
     if kind == "symbols":
         first = [(key, f"{as_maths(key)} `{code}`") for key, code, _ in rows()]
@@ -99,7 +100,7 @@ def elsewhere(kind: str, found: dict[str, dict]) -> str:
     return "\n\n".join(tables)
 
 
-def sources(found: dict[str, dict]) -> str:
+def sources(found: dict[str, dict[str, Any]]) -> str:
     """Return the list of where the names were read."""
     lines = []
     for column, title in found["columns"].items():

@@ -7,6 +7,7 @@ python -m tools serve --port 8080  on this port and no other
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -19,13 +20,13 @@ class QuietHandler(SimpleHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"  # one connection for many files, as real servers have it
 
-    def log_request(self, code="-", size="-") -> None:
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
         """Report errors only."""
         if str(code).startswith(("4", "5")):
             super().log_request(code, size)
 
 
-def server(directory: Path, ports=(0,)) -> ThreadingHTTPServer:
+def server(directory: Path, ports: Sequence[int] = (0,)) -> ThreadingHTTPServer:
     """Return a server of a folder on the first free port of those named; 0 means any."""
     handler = partial(QuietHandler, directory=str(directory))
     *first, last = ports

@@ -112,7 +112,7 @@ def run(path: Path, notebook: NotebookNode) -> list[str]:
 def with_texts(source: str, texts: Iterator[str]) -> str:
     """Return a Markdown cell with what each block of its solutions prints below it."""
 
-    def renewed(found: re.Match) -> str:
+    def renewed(found: re.Match[str]) -> str:
         text = next(texts)
         printed = f"\n\n```text\n{text}\n```" if text else ""
         return f"```python\n{found['code']}```{printed}"

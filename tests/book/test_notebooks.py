@@ -220,7 +220,7 @@ def test_a_file_that_is_not_normal_is_caught(tmp_path):
     chapter = as_chapter(tmp_path, good_notebook())
     chapter.notebook.metadata["authors"] = ["me"]
     changed = chapter._replace(text=nbformat.writes(chapter.notebook) + "\n")
-    assert guards.is_normal(changed) == ["not in normal form: `make normalise`"]
+    assert guards.is_normal(changed) == ["not in canonical form: `make normalise`"]
 
 
 def test_every_guard_is_proven():

@@ -333,7 +333,7 @@ def test_chapters_store_todays_code():
 
 
 def test_normal_form_replaces_yesterdays_code():
-    # The guard "chapters are in normal form" is what refuses a chapter with old code.
+    # The guard "chapters are in canonical form" is what refuses a chapter with old code.
     widget = heatmap()
     old = widget.html().replace("function render(", "function yesterday(")
     assert old != widget.html()

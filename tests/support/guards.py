@@ -176,7 +176,7 @@ def is_normal(chapter: Chapter) -> list[str]:
     """The file is in the form that `make normalise` writes."""
     if canonical.canonical_text(chapter.text, chapter.path.stem) == chapter.text:
         return []
-    return ["not in normal form: `make normalise`"]
+    return ["not in canonical form: `make normalise`"]
 
 
 def reads_well_everywhere(chapter: Chapter) -> list[str]:
