@@ -2,12 +2,14 @@
 
 .DEFAULT_GOAL := help
 PY := .venv/bin/python
+TOOLS := $(PY) -m tools
 
-# What is wanted of a target: make test STEPS="lint unit", make notebooks CHAPTERS=chapters/02-*
+# Limits a target: make test STEPS="lint attnlib", make notebooks CHAPTERS=chapters/scaling.ipynb
 STEPS :=
 CHAPTERS :=
+OPTIONS :=
 
-# A set-up is good for this folder and these pins; a moved or half-made one is made again.
+# A set-up belongs to this folder and these pins; a moved or interrupted one is made again.
 ifneq ($(shell cat .venv/ready 2>/dev/null),$(shell pwd -P))
 .venv/ready: stale
 endif
@@ -19,73 +21,84 @@ endif
 stale:
 
 .PHONY: help
-help: ## list what there is to make
+help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | \
-	  awk -F '\t' '{ printf "  make %-12s %s\n", $$1, $$2 }'
+	  awk -F '\t' '{ printf "  make %-13s %s\n", $$1, $$2 }'
 
 .PHONY: book
 book: site ## build the book and serve it on localhost
-	@$(PY) tools/serve.py
+	@$(TOOLS) serve
 
 .PHONY: site
 site: .venv/ready ## build the book into _build/html
-	@$(PY) tools/build_site.py
+	@$(TOOLS) build
 
 .PHONY: downloads
 downloads: .venv/ready ## make the PDF and the zip, in _build/html/downloads
-	@$(PY) tools/downloads.py
+	@$(TOOLS) downloads
 
 .PHONY: publish
 publish: .venv/ready ## run the notebooks, then build the book with its address, PDF and zip
-	@$(PY) tools/publish_site.py
+	@$(TOOLS) publish
 
 .PHONY: publish-check
-publish-check: .venv/ready ## prove here that a published copy works: buttons, install, every chapter
-	@$(PY) tools/publish_check.py $(CHAPTERS)
+publish-check: .venv/ready ## prove locally that a published copy works: buttons, install, chapters
+	@$(TOOLS) publish-check $(CHAPTERS)
 
 .PHONY: test
-test: .venv/ready ## run everything that has to hold (STEPS="lint unit" for some of it)
-	@$(PY) tools/run_tests.py $(STEPS)
+test: .venv/ready ## run all checks and tests (STEPS="lint attnlib" for some of them)
+	@$(TOOLS) test $(STEPS)
 
 .PHONY: lab
 lab: .venv/ready ## open the chapters in JupyterLab
 	@$(PY) -m jupyterlab chapters $(if $(filter 0,$(shell id -u)),--allow-root)
 
 .PHONY: notebooks
-notebooks: .venv/ready ## run the chapters and their solutions (CHAPTERS=... for some)
-	@$(PY) tools/notebooks.py $(CHAPTERS) && $(PY) tools/solutions.py --write $(CHAPTERS)
+notebooks: .venv/ready ## execute the chapters and their solutions (CHAPTERS=... for some)
+	@$(TOOLS) notebooks $(CHAPTERS) && $(TOOLS) solutions $(CHAPTERS)
 
 .PHONY: normalise
-normalise: .venv/ready ## bring the chapters to normal form without executing them
-	@$(PY) tools/notebooks.py --normalise-only $(CHAPTERS)
+normalise: .venv/ready ## bring the chapters to canonical form without executing them
+	@$(TOOLS) normalise $(CHAPTERS)
 
 .PHONY: listings
-listings: .venv/ready ## write listing cells and tables of names from their sources
-	@$(PY) tools/notation.py --write && $(PY) tools/listings.py --write
+listings: .venv/ready ## write listing cells, tables of names and lists of chapters
+	@$(TOOLS) notation && $(TOOLS) listings && $(TOOLS) contents
 
 .PHONY: pictures
 pictures: .venv/ready ## draw the front page's pictures
-	@$(PY) tools/pictures.py
+	@$(TOOLS) pictures
 
 .PHONY: editions
 editions: .venv/ready ## notebooks for students and instructors, and slides (CHAPTERS=... for some)
-	@$(PY) tools/editions.py $(CHAPTERS)
+	@$(TOOLS) editions $(CHAPTERS)
 
 .PHONY: lint
 lint: .venv/ready ## check style, spelling and workflows
-	@$(PY) tools/run_tests.py lint format
+	@$(TOOLS) test lint
+
+.PHONY: coverage
+coverage: .venv/ready ## measure which branches of floor 1 the tests of attnlib run
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -q -n2 --cov --cov-report=term tests/attnlib
 
 .PHONY: links
-links: .venv/ready ## ask every external link whether it still leads somewhere
-	@$(PY) tools/links.py
+links: .venv/ready ## check every external link; needs a network
+	@$(TOOLS) links
 
 .PHONY: format
 format: .venv/ready ## format the code and correct what ruff can
 	@$(PY) -m ruff check --fix . && $(PY) -m ruff format .
 
-.PHONY: bench-site
-bench-site: site ## measure the built pages: payload, cold load, interaction
-	@$(PY) tools/bench_site.py
+.PHONY: lock
+lock: .venv/ready ## pin in requirements.txt what requirements.in needs (UPGRADE=1: newest)
+	@.venv/bin/uv pip compile --quiet --universal --python-version 3.10 --no-emit-index-url \
+	  --no-annotate --custom-compile-command "make lock" \
+	  $(if $(UPGRADE),--upgrade) --output-file requirements.txt requirements.in
+
+# A borrowed machine has no .venv, and its own Python has torch.
+.PHONY: gpu-check
+gpu-check: ## run what a GPU is needed for, 8 minutes at most (OPTIONS="--minutes 4" for less)
+	@$(if $(wildcard $(PY)),$(PY),python3) tools/gpu_check.py $(OPTIONS)
 
 .PHONY: setup
 setup: .venv/ready ## make .venv, which every target does by itself

@@ -2,6 +2,6 @@
 
 import os
 
-from notebooks import KERNEL_ENV
+from tools.kernel import KERNEL_ENV
 
 os.environ.update(KERNEL_ENV)

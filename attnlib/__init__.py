@@ -40,7 +40,7 @@ from attnlib.variants.mha import MultiHeadAttention
 from attnlib.variants.mla import MultiHeadLatentAttention
 from attnlib.variants.mqa import MultiQueryAttention
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "MODELS",

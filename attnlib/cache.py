@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TypedDict
-
 import torch
 from torch import Tensor
 
@@ -47,9 +45,8 @@ class KVCache:
         self._positions = EntryPositions(batch_size, capacity, self._k.device)
         self.capacity, self.seen = capacity, 0
 
-    def update(
-        self, k: Tensor, v: Tensor, *, positions: Tensor | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def update(self, k: Tensor, v: Tensor, *, positions: Tensor | None = None
+               ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
         """Store the keys and values of new tokens after the earlier ones.
 
         Args:
@@ -77,10 +74,7 @@ class KVCache:
         self.seen = end
         return self._k[:, :, :end], self._v[:, :, :end], stored  # (B, H_kv, S, D)
 
-    @property
-    def kept(self) -> int:
-        """Entries kept: one for each token seen."""
-        return self.seen
+    kept = property(lambda self: self.seen, doc="Entries kept: one for each token seen.")
 
     @property
     def nbytes(self) -> int:
@@ -129,9 +123,8 @@ class LatentCache:
         self._positions = EntryPositions(batch_size, capacity, self._entries.device)
         self.capacity, self.seen = capacity, 0
 
-    def update(
-        self, entries: Tensor, *, positions: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def update(self, entries: Tensor, *, positions: Tensor | None = None
+               ) -> tuple[Tensor, Tensor]:  # fmt: skip
         """Store the rows of new tokens after the earlier ones.
 
         Args:
@@ -155,10 +148,7 @@ class LatentCache:
         self.seen = end
         return self._entries[:, :end], stored  # (B, S, d_c + d_h^R)
 
-    @property
-    def kept(self) -> int:
-        """Entries kept: one for each token seen."""
-        return self.seen
+    kept = property(lambda self: self.seen, doc="Entries kept: one for each token seen.")
 
     @property
     def nbytes(self) -> int:
@@ -264,16 +254,9 @@ class EntryPositions:
         self._given = None
 
 
-class Storage(TypedDict):
-    """How and where a cache stores its numbers."""
-
-    dtype: torch.dtype
-    device: torch.device | str
-
-
 def storage_like(
     weight: Tensor, dtype: torch.dtype | None, device: torch.device | str | None
-) -> Storage:
+) -> tuple[torch.dtype, torch.device | str]:
     """Return how and where a layer's cache stores, by default as the layer's weights.
 
     Args:
@@ -282,9 +265,9 @@ def storage_like(
         device: what the caller asked for, or ``None``.
 
     Returns:
-        ``dtype`` and ``device`` for a cache.
+        ``(dtype, device)`` for a cache.
     """
-    return {
-        "dtype": weight.dtype if dtype is None else dtype,
-        "device": weight.device if device is None else device,
-    }
+    return (
+        weight.dtype if dtype is None else dtype,
+        weight.device if device is None else device,
+    )

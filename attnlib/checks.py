@@ -20,6 +20,7 @@ __all__ = [
     "check_fused",
     "check_heads",
     "check_kv_heads",
+    "check_latent_sizes",
     "check_positions",
     "check_size",
 ]
@@ -73,6 +74,41 @@ def check_kv_heads(n_heads: int, n_kv_heads: int) -> int:
             f" got n_heads={n_heads}, n_kv_heads={n_kv_heads}"
         )
     return n_kv_heads
+
+
+def check_latent_sizes(
+    d_model: int,
+    n_heads: int,
+    kv_lora_rank: int,
+    qk_nope_head_dim: int,
+    qk_rope_head_dim: int,
+    v_head_dim: int,
+    q_lora_rank: int | None,
+    rope: Rope,
+) -> None:
+    """Check the widths of a layer with a latent.
+
+    Args:
+        d_model: width of the residual stream.
+        n_heads: number of heads.
+        kv_lora_rank: width of the latent of keys and values.
+        qk_nope_head_dim: width of a head's query and key without position.
+        qk_rope_head_dim: width of the rotary query and key.
+        v_head_dim: width of a head's value.
+        q_lora_rank: width of the latent of queries, or ``None``.
+        rope: how rotary queries and keys are turned.
+
+    Raises:
+        ValueError: if a size is below 1, or ``qk_rope_head_dim`` cannot be rotated.
+    """
+    check_size("d_model", d_model)
+    check_size("n_heads", n_heads)
+    check_size("kv_lora_rank", kv_lora_rank)
+    check_size("qk_nope_head_dim", qk_nope_head_dim)
+    check_size("v_head_dim", v_head_dim)
+    rope.check_width("qk_rope_head_dim", qk_rope_head_dim)
+    if q_lora_rank is not None:
+        check_size("q_lora_rank", q_lora_rank)
 
 
 def check_even(name: str, value: int) -> int:

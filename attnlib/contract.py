@@ -79,9 +79,10 @@ class AttentionLayer(Protocol):
         qk_head_dim: width of one head's query and key.
         v_head_dim: width of one head's value.
         rope: how queries and keys are rotated by position; ``None`` means not at all.
-        window: keys one query may see, its own included; ``None`` means all earlier ones.
-        kv_projections: names of the projections whose outputs are the keys and values of the
-            KV heads, head by head.
+
+    A layer whose queries see a limited number of keys declares it as ``window``, the query's
+    own key included. A layer whose keys and values are not the outputs of ``k_proj`` and
+    ``v_proj`` names the projections that give them, head by head, as ``kv_projections``.
     """
 
     n_heads: int
@@ -89,8 +90,6 @@ class AttentionLayer(Protocol):
     qk_head_dim: int
     v_head_dim: int
     rope: Rope | None
-    window: int | None
-    kv_projections: tuple[str, ...]
 
     def forward(
         self,
@@ -113,8 +112,8 @@ class AttentionLayer(Protocol):
                 int64. Negative positions mark padding, which no query sees. ``None`` means
                 0, 1, ..., or the positions that follow those in ``cache``.
             causal: whether a token may see only itself and earlier ones.
-            key_mask: boolean, shape ``(B, S)`` over earlier and new tokens; False hides padding.
-                (``nn.MultiheadAttention``'s ``key_padding_mask`` is the opposite: True hides.)
+            key_mask: boolean, shape ``(B, S)`` over earlier and new tokens; False hides padding
+                (in ``nn.MultiheadAttention``'s ``key_padding_mask``, True does).
                 With ``key_mask``, pad on the left where decoding follows, so that positions
                 stay right; with ``positions``, prompts may end anywhere.
             return_weights: whether to return the weights, which takes memory for T x S numbers

@@ -18,8 +18,8 @@ Polynomial = Sequence[tuple[int, tuple[str, ...]]]  # a sum of (factor, names of
 #: Numbers that one layer keeps per token, by variant: filled by :mod:`attnlib.variants`.
 CACHE_NUMBERS: dict[str, Polynomial] = {}
 
-# Whether the sizes of a model are a variant's, by its name; the last that applies counts.
-_APPLIES: dict[str, Callable[[Geometry], bool]] = {}
+#: Whether the sizes of a model are a variant's, by its name; the last that applies counts.
+APPLIES_TO: dict[str, Callable[[Geometry], bool]] = {}
 
 # The same where MLA keeps expanded keys and values, the rotary key in every head, as "naive"
 # in DeepSeek-V3's reference code does.
@@ -98,18 +98,7 @@ class Geometry:
     @property
     def variant(self) -> str:
         """Name of the registered variant that has these sizes, such as GQA."""
-        return next(name for name, applies in reversed(_APPLIES.items()) if applies(self))
-
-    @property
-    def latent_widths(self) -> tuple[int, int]:
-        """Widths of MLA's latent and of its shared rotary key, d_c and d_h^R.
-
-        Raises:
-            ValueError: if the model has no latent.
-        """
-        if self.kv_lora_rank is None or self.qk_rope_head_dim is None:
-            raise ValueError(f"geometry must have a latent, got {self}")
-        return self.kv_lora_rank, self.qk_rope_head_dim
+        return next(name for name, applies in reversed(APPLIES_TO.items()) if applies(self))
 
     def sizes(self) -> dict[str, int]:
         """Return the sizes that the model has, by name."""
@@ -194,7 +183,7 @@ def add_formula(
         applies: whether the sizes of a model are this variant's.
         cache_numbers: numbers that one layer keeps per token.
     """
-    _APPLIES[name], CACHE_NUMBERS[name] = applies, cache_numbers
+    APPLIES_TO[name], CACHE_NUMBERS[name] = applies, cache_numbers
 
 
 def remove_formula(name: str) -> None:
@@ -203,7 +192,7 @@ def remove_formula(name: str) -> None:
     Args:
         name: of the variant.
     """
-    del _APPLIES[name], CACHE_NUMBERS[name]
+    del APPLIES_TO[name], CACHE_NUMBERS[name]
 
 
 def evaluate(polynomial: Polynomial, sizes: Mapping[str, int]) -> int:
@@ -275,7 +264,7 @@ def attention_params(geometry: Geometry | HasGeometry, *, norms: bool = True) ->
     g = geometry_of(geometry)
     d = check_size("d_model", g.d_model)
     if g.kv_lora_rank is not None:
-        d_c, d_r = g.latent_widths
+        d_c, d_r = latent_widths(g)
         queries, down = g.n_heads * (g.head_dim + d_r), g.q_lora_rank
         query = d * queries if down is None else d * down + down * queries
         weights = query + d * (d_c + d_r) + expanding_params(g)
@@ -505,13 +494,30 @@ def step_macs(geometry: Geometry, form: str) -> tuple[int, int]:
     once = attention_params(g, norms=False)  # each weight meets the token once
     if g.kv_lora_rank is None:
         return once, g.n_heads * (g.head_dim + g.v_head_dim)
-    d_c, d_r = g.latent_widths
+    d_c, d_r = latent_widths(g)
     if form == "absorbed":  # W_UK goes to the query, W_UV to the result: as often as to a token
         return once, g.n_heads * (2 * d_c + d_r)
     each = g.n_heads * (g.head_dim + d_r + g.v_head_dim)
     if form == "naive":
         return once, each
     return once - g.n_layers * expanding_params(g), each + expanding_params(g)
+
+
+def latent_widths(geometry: Geometry) -> tuple[int, int]:
+    """Return the widths of MLA's latent and of its shared rotary key, d_c and d_h^R.
+
+    Args:
+        geometry: of an MLA model.
+
+    Returns:
+        Both widths.
+
+    Raises:
+        ValueError: if the model has no latent.
+    """
+    if geometry.kv_lora_rank is None or geometry.qk_rope_head_dim is None:
+        raise ValueError(f"geometry must have a latent, got {geometry}")
+    return geometry.kv_lora_rank, geometry.qk_rope_head_dim
 
 
 def expanding_params(geometry: Geometry) -> int:
@@ -523,7 +529,7 @@ def expanding_params(geometry: Geometry) -> int:
     Returns:
         Parameters.
     """
-    d_c, _ = geometry.latent_widths
+    d_c, _ = latent_widths(geometry)
     return d_c * geometry.n_heads * (geometry.head_dim + geometry.v_head_dim)
 
 

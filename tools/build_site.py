@@ -1,29 +1,30 @@
 """Build the book into _build/html, only if something changed since the last good build.
 
-python tools/build_site.py          what changed; everything if the book's look changed
-python tools/build_site.py --fresh  everything, from nothing
+python -m tools build          what changed; everything if the book's look changed
+python -m tools build --fresh  everything, from nothing
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import os
-import re
 import shutil
 import subprocess
 import sys
 import time
-from pathlib import Path
 
-import address
+from tools import BUILD, ROOT, address, arguments
+from tools.kernel import without_colours
 
-ROOT = Path(__file__).resolve().parent.parent
-BUILD = ROOT / "_build"
 STAMP = BUILD / "site.stamp"  # what the last good build was made from
 
-COLOUR = re.compile(r"\x1b\[[\d;]*m")
-PAGES = ("*.md", "chapters/*.ipynb", "images/**/*", "attnlib/**/*.py")  # with docstrings
+PAGES = (
+    "*.md",
+    "appendix/*.md",
+    "chapters/*.ipynb",
+    "images/**/*",
+    "attnlib/**/*.py",
+)  # with docstrings
 LOOK = ("_config.yml", "_toc.yml", "_ext/*.py", "_static/**/*", "_templates/**/*")
 ADDRESS = ("tools/address.py",)
 KNOWN = ("BOOK_REPOSITORY", "BOOK_SITE", "BOOK_DOWNLOADS", "BOOK_CHECKED")  # from make publish
@@ -98,7 +99,7 @@ def run_jupyter_book() -> tuple[int, list[str]]:
         errors="replace",
     ) as process:
         for line in process.stdout:
-            text = COLOUR.sub("", line.rstrip()).replace(f"{ROOT}/", "")
+            text = without_colours(line.rstrip()).replace(f"{ROOT}/", "")
             if any(word in text for word in ("WARNING:", "ERROR:", "CRITICAL:", "Error:")):
                 warnings.append(text)
             if text and not text.startswith(("myst v", "myst-nb v", "====")):
@@ -106,14 +107,8 @@ def run_jupyter_book() -> tuple[int, list[str]]:
     return process.returncode, warnings
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str]) -> int:
     """Run the tool; return its exit status."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = arguments.parser(__doc__)
     parser.add_argument("--fresh", action="store_true", help="build everything from nothing")
     return build(fresh=parser.parse_args(argv).fresh)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

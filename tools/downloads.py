@@ -1,37 +1,31 @@
-"""Make the book to take along: a PDF for paper, and a zip that opens from disk.
+"""Make the book for offline reading: a PDF for paper, and a zip that opens from disk.
 
-    python tools/downloads.py   both, in _build/html/downloads, from the book in _build/html
+    python -m tools downloads   both, in _build/html/downloads, from the book in _build/html
 
 The PDF is printed by Chromium from the built pages, joined to one: chapters in the order of the
 table of contents, a list of contents with page numbers, widgets as they look when a page opens,
-formulas rendered, in light colours. On paper nothing can be opened, so the answers to a
-chapter's questions, its solutions and the like stand at its end.
+formulas rendered, in light colours. On paper nothing can be opened, so a chapter ends with the
+answers to its questions and its solutions.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
-import sys
 import time
 import zipfile
 from pathlib import Path
 from threading import Thread
 
-import yaml
 from playwright.sync_api import Page, sync_playwright
 from pypdf import PdfReader
 
-import browser
-import build_site
-import serve
+from tools import ROOT, SITE, arguments, browser, build_site, serve, toc
 
-SITE = build_site.BUILD / "html"
 FOLDER = SITE / "downloads"
 NAME = "attention-one-variant-at-a-time"
 ZIP_LINK = re.compile(r'\s*<a[^>]* href="[^"]*\.zip"[^>]*>.*?</a>', re.DOTALL)
-ONLY_ON_SCREEN = ("api",)  # a reference to look things up in; the PDF leaves it out
+ONLY_ON_SCREEN = ("appendix/api",)  # a reference to look things up in; the PDF leaves it out
 SCALE = 0.8
 SIDE = 20  # mm of margin at the left and at the right
 # In pixels, 96 to an inch: the width that text has on A4 at that scale.
@@ -46,9 +40,8 @@ FOOT = """<div style="font: 8pt sans-serif; color: #555; width: 100%; text-align
 
 def pages() -> list[str]:
     """Return the book's pages in the order of the table of contents, relative to the site."""
-    toc = yaml.safe_load((build_site.ROOT / "_toc.yml").read_text(encoding="utf-8"))
-    files = [entry["file"] for part in toc["parts"] for entry in part["chapters"]]
-    return [f"{name}.html" for name in (toc["root"], *files)]
+    pages = (page for part in toc.parts() for page in part.pages)
+    return [f"{name}.html" for name in ("intro", *pages)]
 
 
 def print_book(target: Path) -> int:
@@ -136,11 +129,9 @@ def pack(target: Path) -> int:
     return len(files)
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str]) -> int:
     """Run the tool; return its exit status."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = arguments.parser(__doc__)
     parser.parse_args(argv)
     os.environ["BOOK_DOWNLOADS"] = NAME  # pages have links to what is made here
     if status := build_site.build(fresh=False):
@@ -153,9 +144,5 @@ def main(argv: list[str] | None = None) -> int:
         f"{pdf.name}: {print_book(pdf)} pages, {pdf.stat().st_size / 2**20:.1f} MiB", flush=True
     )
     print(f"{archive.name}: {pack(archive)} files, {archive.stat().st_size / 2**20:.1f} MiB")
-    print(f"made in {time.perf_counter() - start:.0f} s: {FOLDER.relative_to(build_site.ROOT)}")
+    print(f"made in {time.perf_counter() - start:.0f} s: {FOLDER.relative_to(ROOT)}")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,8 +1,8 @@
 """Make what instructors need from the chapters: student notebooks, their own, and slides.
 
-    python tools/editions.py                      all chapters
-    python tools/editions.py chapters/03-*.ipynb  these only
-    python tools/editions.py --keep-outputs       student notebooks show what cells printed
+    python -m tools editions                     all chapters
+    python -m tools editions chapters/scaling.*  these only
+    python -m tools editions --keep-outputs      student notebooks show what cells printed
 
 Nothing of this is stored: it is written to _build/editions, from the chapters as they are.
 
@@ -17,12 +17,10 @@ Nothing of this is stored: it is written to _build/editions, from the chapters a
 
 from __future__ import annotations
 
-import argparse
 import html
 import importlib.util
 import re
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,12 +35,11 @@ from pygments.formatters import HtmlFormatter
 from pygments.lexers import get_lexer_by_name
 from pygments.util import ClassNotFound
 
-import address
-import publish
-from folded import DETAILS, details
-from notebooks import CHAPTERS, ROOT, dumps, normalise
+from tools import BUILD, ROOT, address, arguments, publish
+from tools.canonical import dumps, normalise
+from tools.details import DETAILS, details
 
-BUILD = ROOT / "_build" / "editions"
+EDITIONS = BUILD / "editions"
 DECK = Path(__file__).with_name("deck.html")
 
 COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
@@ -411,7 +408,9 @@ def title_of(notebook: NotebookNode) -> str:
     return notebook.cells[0].source.splitlines()[0].removeprefix("# ")
 
 
-def build(paths: list[Path], folder: Path = BUILD, *, keep_outputs: bool = False) -> list[Path]:
+def build(
+    paths: list[Path], folder: Path = EDITIONS, *, keep_outputs: bool = False
+) -> list[Path]:
     """Write all editions of the chapters; return what was written."""
     written = []
     shutil.rmtree(folder, ignore_errors=True)
@@ -435,20 +434,14 @@ def build(paths: list[Path], folder: Path = BUILD, *, keep_outputs: bool = False
     return written
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str]) -> int:
     """Run the tool; return its exit status."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("paths", nargs="*", type=Path, help="chapters (default: all)")
+    parser = arguments.parser(__doc__)
+    arguments.add_chapters(parser)
     parser.add_argument("--keep-outputs", action="store_true", help="students see outputs")
     options = parser.parse_args(argv)
-    paths = options.paths or sorted(CHAPTERS.glob("*.ipynb"))
+    paths = options.chapters
     build(paths, keep_outputs=options.keep_outputs)
     print(f"{len(paths)} chapters as student and instructor notebooks and as slides: "
-          f"{BUILD.relative_to(ROOT)}")  # fmt: skip
+          f"{EDITIONS.relative_to(ROOT)}")  # fmt: skip
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

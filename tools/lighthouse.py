@@ -1,7 +1,7 @@
 """Measure every page with Lighthouse on phone settings, over a server that compresses.
 
-    python tools/lighthouse.py               every page of the book in _build/html
-    python tools/lighthouse.py intro.html    these only
+    python -m tools lighthouse               every page of the book in _build/html
+    python -m tools lighthouse intro.html    these only
 
 It needs Node.js. Lighthouse is taken from npm by `npx`, in the version named here, or from the
 program that `LIGHTHOUSE` names. It loads a page on a slowed processor and a slowed network, so
@@ -11,21 +11,19 @@ it reaches the bar, and the best of the runs counts.
 
 from __future__ import annotations
 
-import argparse
 import gzip
 import json
 import os
 import shlex
 import subprocess
-import sys
 import tempfile
 from functools import cache, partial
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
-import browser
-from serve import SITE, QuietHandler
+from tools import SITE, arguments, browser
+from tools.serve import QuietHandler
 
 LIGHTHOUSE = "npx --yes lighthouse@12.2.3"
 CATEGORIES = ("performance", "accessibility", "best-practices", "seo")
@@ -97,14 +95,12 @@ def measure(address: str) -> tuple[dict[str, int], int, list[str]]:
     return scores, int(report["audits"]["total-byte-weight"]["numericValue"]), faults
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str]) -> int:
     """Run the tool; return its exit status."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = arguments.parser(__doc__)
     parser.add_argument("pages", nargs="*", help="relative to the site (default: all)")
     options = parser.parse_args(argv)
-    folders = (SITE, SITE / "chapters")
+    folders = (SITE, SITE / "chapters", SITE / "appendix")
     found = [p.relative_to(SITE).as_posix() for f in folders for p in sorted(f.glob("*.html"))]
     pages = options.pages or [page for page in found if page not in ("index.html", "404.html")]
     low = []
@@ -126,7 +122,3 @@ def main(argv: list[str] | None = None) -> int:
         host.shutdown()
     print(f"{len(pages) - len(low)} of {len(pages)} pages have at least {BAR} in all four")
     return 1 if low else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

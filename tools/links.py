@@ -1,7 +1,7 @@
 """Ask every external link of the book whether it still leads somewhere.
 
-    python tools/links.py          ask them all, with Sphinx's linkcheck; needs a network
-    python tools/links.py --list   print them, each with where it stands
+    python -m tools links          ask them all, with Sphinx's linkcheck; needs a network
+    python -m tools links --list   print them, each with where it stands
 
 Links are those of the pages, of the chapters' cells, of attnlib's docstrings, of the published
 models' sources and of the museum's bugs. Their form is held offline by tests/test_links.py.
@@ -9,7 +9,6 @@ models' sources and of the museum's bugs. Their form is held offline by tests/te
 
 from __future__ import annotations
 
-import argparse
 import ast
 import json
 import re
@@ -24,8 +23,7 @@ import nbformat
 
 from attnlib.book.museum import BUGS
 from attnlib.models import MODELS
-
-ROOT = Path(__file__).resolve().parent.parent
+from tools import ROOT, arguments
 
 # In Markdown a link may hold spaces by mistake, in text an address ends at the first one.
 MARKDOWN = re.compile(r"\]\(\s*<?(https?://(?:[^()<>]|\([^()]*\))*?)>?\s*(?:\"[^\"]*\")?\)")
@@ -68,7 +66,7 @@ def texts() -> Iterator[tuple[str, str]]:
     for model in MODELS.values():
         yield f"attnlib/models.json, {model.name}", "\n".join(model.links)
     for bug in BUGS.values():
-        yield f"attnlib/book/museum/__init__.py, {bug.name}", "\n".join(bug.threads)
+        yield f"attnlib/book/museum/catalogue.py, {bug.name}", "\n".join(bug.threads)
 
 
 def collect() -> dict[str, list[str]]:
@@ -116,11 +114,9 @@ def broken(links: list[str]) -> dict[str, str]:
     }
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str]) -> int:
     """Run the tool; return its exit status."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = arguments.parser(__doc__)
     parser.add_argument("--list", action="store_true", help="print the links, ask none")
     options = parser.parse_args(argv)
     places = collect()
@@ -133,7 +129,3 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{link}\n    {reason}\n    in {', '.join(places[link])}")
     print(f"links: {len(places)} asked, {len(dead)} lead nowhere")
     return 1 if dead else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

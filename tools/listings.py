@@ -1,35 +1,33 @@
 """Write the listing cells of the chapters from the library, or check them against it.
 
-    python tools/listings.py --write   rewrite every listing cell
-    python tools/listings.py --check   show what differs, exit 1 if anything does
+    python -m tools listings           rewrite every listing cell
+    python -m tools listings --check   show what differs, exit 1 if anything does
 
 A listing cell is a code cell whose metadata names what it shows::
 
     {"attnlib": {"listing": "attention"}}
     {"attnlib": {"listing": ["rope_angles", "core.fused_attention"]}}
 
-A name is an attribute of ``attnlib`` or of one of its modules. The cell's source is the
-object's own source with each docstring cut to its summary line.
+A name is an attribute of ``attnlib`` or of one of its modules, or a method, such as
+``KVCache.update``. The cell's source is the object's own source with each docstring cut to its
+summary line; a class whose methods were listed before takes them over by name.
 """
 
 from __future__ import annotations
 
-import argparse
 import difflib
 import importlib
 import inspect
 import sys
-from pathlib import Path
+from collections.abc import Sequence
 
 import nbformat
 from nbformat import NotebookNode
 
 import attnlib
 from attnlib.book.listings import listing_source
-from notebooks import dumps, normalise
-
-ROOT = Path(__file__).resolve().parent.parent
-CHAPTERS = ROOT / "chapters"
+from tools import CHAPTERS, arguments
+from tools.canonical import dumps, normalise
 
 MAX_LINES = 40
 MAX_COLUMNS = 96
@@ -37,7 +35,7 @@ MAX_COLUMNS = 96
 # Public names that no chapter lists, each with its reason.
 NOT_LISTED = {
     "__version__": "a string, not code",
-    "MODELS": "a table; chapter 9 prints rows of it",
+    "MODELS": "a table; the chapter on choosing a variant prints rows of it",
 }
 
 
@@ -81,13 +79,20 @@ def identity(name: str) -> str:
     return f"{target.__module__}.{target.__qualname__}"
 
 
-def listing(name: str) -> str:
+def listing(name: str, before: Sequence[str] = ()) -> str:
     """Return what a listing cell shows for one name.
+
+    Args:
+        name: of a function, class or method.
+        before: names that the chapter listed before.
 
     Raises:
         ListingError: if there is no such object, or its listing exceeds the budget.
     """
-    text = listing_source(resolve(name))
+    target = resolve(name)
+    methods = [resolve(other).__qualname__.split(".") for other in before]
+    listed = [parts[1] for parts in methods if parts[:-1] == [target.__name__]]
+    text = listing_source(target, listed=listed if inspect.isclass(target) else ())
     lines = text.splitlines()
     if len(lines) > MAX_LINES:
         raise ListingError(f"{name} takes {len(lines)} lines, at most {MAX_LINES}: split it")
@@ -97,9 +102,9 @@ def listing(name: str) -> str:
     return text
 
 
-def cell_source(names: list[str]) -> str:
-    """Return the source of a listing cell."""
-    return "\n\n\n".join(listing(name) for name in names)
+def cell_source(names: list[str], before: Sequence[str] = ()) -> str:
+    """Return the source of a listing cell, after those that the chapter listed before."""
+    return "\n\n\n".join(listing(name, before) for name in names)
 
 
 def coverage_errors(chapters: dict[str, list[str]]) -> list[str]:
@@ -144,7 +149,7 @@ def run(*, write: bool) -> list[str]:
             if not names:
                 continue
             try:
-                wanted = cell_source(names)
+                wanted = cell_source(names, chapters[path.name])
                 chapters[path.name] += names
             except ListingError as error:
                 errors.append(f"{path.name}, cell {number}: {error}")
@@ -161,16 +166,12 @@ def run(*, write: bool) -> list[str]:
     return errors
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str]) -> int:
     """Run the tool; return its exit status."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    mode = parser.add_mutually_exclusive_group(required=True)
-    mode.add_argument("--write", action="store_true", help="rewrite the listing cells")
-    mode.add_argument("--check", action="store_true", help="only show what differs")
+    parser = arguments.parser(__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing")
     options = parser.parse_args(argv)
-    errors = run(write=options.write)
+    errors = run(write=not options.check)
     for error in errors:
         print(error, file=sys.stderr)
     if errors:
@@ -181,7 +182,3 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     print("listings agree with attnlib")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,7 +1,7 @@
 """Write the tables of the pages on notation and on names, or check them.
 
-    python tools/notation.py --write   rewrite the tables
-    python tools/notation.py --check   exit 1 if a page and its source differ
+    python -m tools notation           rewrite the tables
+    python -m tools notation --check   exit 1 if a page and its source differ
 
 The docstring of attnlib is the source of symbols, since a reader of the package has no page at
 hand. What others call the same thing is in names.json beside this file, by these symbols, and
@@ -10,16 +10,14 @@ for weights by the names of the layers' parameters.
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
-import sys
 from pathlib import Path
 
 import attnlib
 from attnlib import MultiHeadAttention, MultiHeadLatentAttention
+from tools import ROOT, arguments
 
-ROOT = Path(__file__).resolve().parent.parent
 NAMES = Path(__file__).with_name("names.json")
 TABLE = re.compile(
     r"(?P<begin><!-- table of (?P<what>\w+): .*? -->\n).*?(?P<end><!-- end of table -->)",
@@ -122,23 +120,17 @@ def page(text: str) -> str:
     return TABLE.sub(lambda t: f"{t['begin']}\n{made[t['what']]}\n\n{t['end']}", text)
 
 
-def main() -> int:
+def main(argv: list[str]) -> int:
     """Write or check the pages."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    mode = parser.add_mutually_exclusive_group(required=True)
-    mode.add_argument("--write", action="store_true", help="rewrite the tables")
-    mode.add_argument("--check", action="store_true", help="only look")
-    writing, status = parser.parse_args().write, 0
+    parser = arguments.parser(__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing")
+    check, status = parser.parse_args(argv).check, 0
     for path in (ROOT / "appendix" / "notation.md", ROOT / "appendix" / "names.md"):
         stored = path.read_text(encoding="utf-8")
         wanted = page(stored)
-        if writing:
+        if not check:
             path.write_text(wanted, encoding="utf-8")
         elif stored != wanted:
             print(f"{path.name} and its source differ: run `make listings`")
             status = 1
     return status
-
-
-if __name__ == "__main__":
-    sys.exit(main())

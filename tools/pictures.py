@@ -1,7 +1,7 @@
 """Draw the pictures that stand outside the chapters: on the front page and in the README.
 
-    python tools/pictures.py           draw those whose code or numbers changed
-    python tools/pictures.py --check   draw nothing, exit 1 if one is out of date
+    python -m tools pictures           draw those whose code or numbers changed
+    python -m tools pictures --check   draw nothing, exit 1 if one is out of date
 
 A picture carries a fingerprint of the code and the numbers it was drawn from, so that the check
 needs no comparison of pixels, which differ between machines.
@@ -9,17 +9,15 @@ needs no comparison of pixels, which differ between machines.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import inspect
-import sys
 from pathlib import Path
 
 from PIL import Image
 
 from attnlib.book import plots
+from tools import ROOT, arguments
 
-ROOT = Path(__file__).resolve().parent.parent
 IMAGES = ROOT / "images"
 
 # Sizes of DeepSeek-V3's heads: 128 of width 128, a latent of 512 and a rotary key of 64; GQA
@@ -50,11 +48,11 @@ def is_current(name: str) -> bool:
         return image.info.get("Source") == fingerprint(name)
 
 
-def main() -> int:
+def main(argv: list[str]) -> int:
     """Draw or check all pictures."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = arguments.parser(__doc__)
     parser.add_argument("--check", action="store_true", help="draw nothing, only look")
-    check = parser.parse_args().check
+    check = parser.parse_args(argv).check
     stale = [name for name in PICTURES if not is_current(name)]
     for name in stale:
         if check:
@@ -65,7 +63,3 @@ def main() -> int:
         draw(numbers).savefig(IMAGES / name, bbox_inches="tight", metadata=metadata)
         print(f"images/{name}: drawn")
     return 1 if check and stale else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,7 +1,7 @@
 """Make the chapters as they are published: each installs attnlib from the commit it belongs to.
 
-    python tools/publish.py FOLDER   write the chapters to FOLDER/COMMIT/chapters
-    python tools/publish.py --push   the same in the repository's branch "notebooks"
+    python -m tools publish-chapters FOLDER   write the chapters to FOLDER/COMMIT/chapters
+    python -m tools publish-chapters --push   the same in the repository's branch "notebooks"
 
 The first cell of a chapter looks for attnlib. In a clone it says what to do where attnlib is
 missing. In a published copy it installs it from the very commit that the page was built from,
@@ -14,7 +14,6 @@ opened some time ago still lead to the notebooks of that page.
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import subprocess
 import sys
@@ -24,8 +23,9 @@ from tempfile import TemporaryDirectory
 import nbformat
 from nbformat import NotebookNode
 
-from address import BRANCH, Address, find
-from notebooks import CHAPTERS, dumps, normalise
+from tools import CHAPTERS, arguments
+from tools.address import BRANCH, Address, find
+from tools.canonical import dumps, normalise
 
 KEEP = 20
 
@@ -105,11 +105,9 @@ def push(home: Address, *, keep: int = KEEP) -> None:
         git("push", "--quiet", "origin", f"HEAD:refs/heads/{BRANCH}")
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str]) -> int:
     """Run the tool; return its exit status."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = arguments.parser(__doc__)
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("folder", type=Path, nargs="?", help="where to write")
     where.add_argument("--push", action="store_true", help=f"to the branch {BRANCH!r}")
@@ -124,7 +122,3 @@ def main(argv: list[str] | None = None) -> int:
         write(options.folder, home)
     print(f"published the chapters of {home.commit[:12]} for {home.repository}")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -8,13 +8,12 @@ request for github.com there. Then all that publishing does is done:
 3. each is run from an empty folder in an environment that has what Colab has, and no attnlib.
    Its first cell must install attnlib from the very commit, and leave all else as it was.
 
-    python tools/publish_check.py             all chapters
-    python tools/publish_check.py 01 08       those whose names begin so
+    python -m tools publish-check             all chapters
+    python -m tools publish-check kv scaling  those whose names begin so
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import re
@@ -26,11 +25,11 @@ from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
 
 import nbformat
-from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
-from address import BRANCH, COLAB, ROOT, Address, git, parts, site_of
-from notebooks import COLOUR, KERNEL_ENV
+from tools import CHAPTERS, ROOT, arguments
+from tools.address import BRANCH, COLAB, Address, git, parts, site_of
+from tools.kernel import KERNEL_ENV, client, without_colours
 
 TRIAL = "some-reader/attention-fork"  # any name would do
 
@@ -91,7 +90,7 @@ def check_buttons(folder: Path, home: Address, chapters: list[Path]) -> None:
     """
     clone = folder / "clone"
     run("git", "clone", "--quiet", home.repository, str(clone))
-    run(sys.executable, "tools/build_site.py", "--fresh", cwd=clone)
+    run(sys.executable, "-m", "tools", "build", "--fresh", cwd=clone)
     html = clone / "_build" / "html"
     listed = (html / "sitemap.xml").read_text(encoding="utf-8")
     for name in ("intro", *(f"chapters/{chapter.stem}" for chapter in chapters)):
@@ -113,8 +112,10 @@ def check_buttons(folder: Path, home: Address, chapters: list[Path]) -> None:
 def fetch_published(folder: Path, home: Address) -> list[Path]:
     """Push the chapters as the workflow does, and read them back as Colab does."""
     clone = folder / "clone"
-    run(sys.executable, "tools/publish.py", "--push", cwd=clone)
-    run(sys.executable, "tools/publish.py", "--push", cwd=clone)  # a second time does no harm
+    run(sys.executable, "-m", "tools", "publish-chapters", "--push", cwd=clone)
+    run(
+        sys.executable, "-m", "tools", "publish-chapters", "--push", cwd=clone
+    )  # a second time does no harm
     branch = folder / "branch"
     run("git", "clone", "--quiet", "--branch", BRANCH, home.repository, str(branch))
     prefix = home.colab("").removeprefix(
@@ -156,19 +157,12 @@ def check_chapter(path: Path, python: Path, folder: Path, home: Address) -> floa
     before = run(*pip, "freeze").splitlines()
     empty = folder / "empty" / path.stem
     empty.mkdir(parents=True)
-    client = NotebookClient(
-        nbformat.read(path, as_version=4),
-        kernel_name="like-colab",
-        timeout=600,
-        store_widget_state=False,
-        extra_arguments=["--log-level=ERROR"],
-        resources={"metadata": {"path": str(empty)}},
-    )
+    notebook = nbformat.read(path, as_version=4)
     start = time.perf_counter()
     try:
-        client.execute()
+        client(notebook, empty, kernel="like-colab", timeout_s=600).execute()
     except CellExecutionError as error:
-        raise CheckError(f"{path.name}: {COLOUR.sub('', str(error))}") from None
+        raise CheckError(f"{path.name}: {without_colours(str(error))}") from None
     seconds = time.perf_counter() - start
     after = run(*pip, "freeze").splitlines()
     new = [line for line in after if line not in before]
@@ -178,11 +172,9 @@ def check_chapter(path: Path, python: Path, folder: Path, home: Address) -> floa
     return seconds
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str]) -> int:
     """Run the tool; return its exit status."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = arguments.parser(__doc__)
     parser.add_argument("chapters", nargs="*", help="beginnings of names (default: all)")
     options = parser.parse_args(argv)
     if git("status", "--porcelain"):
@@ -196,7 +188,7 @@ def main(argv: list[str] | None = None) -> int:
             print(
                 f"commit {home.commit[:12]}, as if published from {home.repository}", flush=True
             )
-            chapters = sorted((ROOT / "chapters").glob("*.ipynb"))
+            chapters = sorted(CHAPTERS.glob("*.ipynb"))
             check_buttons(folder, home, chapters)
             print(f"{len(chapters)} pages: each button leads to its notebook", flush=True)
             published = fetch_published(folder, home)
@@ -212,7 +204,3 @@ def main(argv: list[str] | None = None) -> int:
             return 1
     print("ready to publish")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,6 +1,6 @@
 """Build the book as it is published: with its address, its PDF and zip, and when it last ran.
 
-    python tools/publish_site.py   into _build/html
+    python -m tools publish   into _build/html
 
 The notebooks run first and are compared, so that what the pages say of it is true. The address
 is that of this repository on GitHub (`tools/address.py`); without one the pages have no buttons
@@ -11,13 +11,10 @@ from __future__ import annotations
 
 import os
 import platform
-import sys
 from datetime import datetime, timezone
 from importlib.metadata import version
 
-import address
-import downloads
-import run_tests
+from tools import address, downloads, steps
 
 SHOWN = ("torch", "numpy", "matplotlib", "anywidget", "ipywidgets")
 
@@ -33,15 +30,11 @@ def checked() -> str:
     return f"{today.day} {today:%B %Y}{of}: {python}, {', '.join(versions)}; {where}."
 
 
-def main() -> int:
+def main(argv: list[str]) -> int:
     """Run the tool; return its exit status."""
-    if status := run_tests.main(["nbval"]):
+    if status := steps.main(["nbval"]):
         return status
     os.environ["BOOK_CHECKED"] = checked()
     os.environ["BOOK_REPOSITORY"] = address.repository()
     print(f"address: {os.environ['BOOK_REPOSITORY'] or 'none'}")
     return downloads.main([])
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,29 +1,32 @@
-"""Serve the built book on localhost, on port 8000 or the next free one, until Ctrl-C."""
+"""Serve the built book on localhost until Ctrl-C.
+
+python -m tools serve              on port 8000 or the next free one
+python -m tools serve --port 8080  on this port and no other
+"""
 
 from __future__ import annotations
 
-import argparse
 import sys
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-SITE = Path(__file__).resolve().parent.parent / "_build" / "html"
+from tools import SITE, arguments
 
 
 class QuietHandler(SimpleHTTPRequestHandler):
-    """Serves files and reports only what went wrong."""
+    """Serves files and reports errors only."""
 
     protocol_version = "HTTP/1.1"  # one connection for many files, as real servers have it
 
     def log_request(self, code="-", size="-") -> None:
-        """Keep quiet about what was found."""
+        """Report errors only."""
         if str(code).startswith(("4", "5")):
             super().log_request(code, size)
 
 
 def server(directory: Path, ports=(0,)) -> ThreadingHTTPServer:
-    """Return a server of a folder on the first of the ports that is free; 0 is any."""
+    """Return a server of a folder on the first free port of those named; 0 means any."""
     handler = partial(QuietHandler, directory=str(directory))
     *first, last = ports
     for port in first:
@@ -34,11 +37,11 @@ def server(directory: Path, ports=(0,)) -> ThreadingHTTPServer:
     return ThreadingHTTPServer(("127.0.0.1", last), handler)
 
 
-def main() -> int:
+def main(argv: list[str]) -> int:
     """Run the tool; return its exit status."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = arguments.parser(__doc__)
     parser.add_argument("--port", type=int, help="this port and no other")
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     if not (SITE / "index.html").exists():
         print("There is no built book yet: `make site` builds it.", file=sys.stderr)
         return 1
@@ -54,7 +57,3 @@ def main() -> int:
         print(f"port {options.port}: {error.strerror}; leave --port out", file=sys.stderr)
         return 1
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,8 +1,8 @@
 """Run the worked solutions of the exercises, and keep what they print.
 
-    python tools/solutions.py --write                     run them all, store what they print
-    python tools/solutions.py --write chapters/02-*.ipynb  these only
-    python tools/solutions.py --build                     write them as notebooks for nbval
+    python -m tools solutions                     run them all, store what they print
+    python -m tools solutions chapters/scaling.*  those of these chapters only
+    python -m tools solutions --build             write them as notebooks for nbval
 
 A solution stands in the Markdown of a chapter, so that it is folded away wherever the chapter
 is read. Each of its blocks of Python is followed by a block of text with what it prints. Here
@@ -12,7 +12,6 @@ runs that notebook in a fresh kernel and compares.
 
 from __future__ import annotations
 
-import argparse
 import ast
 import os
 import re
@@ -23,14 +22,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 import nbformat
-from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
-from notebooks import CHAPTERS, COLOUR, KERNEL_ENV, METADATA, ROOT, dumps, normalise
+from tools import BUILD, arguments
+from tools.canonical import METADATA, dumps, normalise, write_if_changed
+from tools.kernel import KERNEL_ENV, client, without_colours
 
-BUILD = ROOT / "_build" / "solutions"
+SOLUTIONS = BUILD / "solutions"
 
 SOLUTION = re.compile(r'<details class="solution">.*?</details>', re.DOTALL)
 BLOCK = re.compile(
@@ -92,18 +92,10 @@ def run(path: Path, notebook: NotebookNode) -> list[str]:
     Raises:
         SolutionError: if a block raises, or prints and ends in a value as well.
     """
-    client = NotebookClient(
-        notebook,
-        kernel_name="python3",
-        timeout=300,
-        record_timing=False,
-        extra_arguments=["--log-level=ERROR"],
-        resources={"metadata": {"path": str(path.resolve().parent)}},
-    )
     try:
-        client.execute()
+        client(notebook, path.parent).execute()
     except CellExecutionError as error:
-        raise SolutionError(f"{path.name}: {COLOUR.sub('', str(error))}") from None
+        raise SolutionError(f"{path.name}: {without_colours(str(error))}") from None
     texts = []
     for cell in notebook.cells:
         kinds = {output.output_type for output in cell.outputs}
@@ -130,8 +122,7 @@ def with_texts(source: str, texts: Iterator[str]) -> str:
 
 def write(path: Path) -> bool:
     """Run a chapter's solutions and store what they print; return whether that changed."""
-    stored = path.read_text(encoding="utf-8")
-    chapter = nbformat.reads(stored, as_version=4)
+    chapter = nbformat.read(path, as_version=4)
     solved = as_notebook(chapter)
     if not solved.cells:
         return False
@@ -139,14 +130,10 @@ def write(path: Path) -> bool:
     for cell in chapter.cells:
         if cell.cell_type == "markdown":
             cell.source = with_texts(cell.source, texts)
-    text = dumps(normalise(chapter, path.stem))
-    if text == stored:
-        return False
-    path.write_text(text, encoding="utf-8", newline="\n")
-    return True
+    return write_if_changed(path, dumps(normalise(chapter, path.stem)))
 
 
-def build(paths: list[Path], folder: Path = BUILD) -> list[Path]:
+def build(paths: list[Path], folder: Path = SOLUTIONS) -> list[Path]:
     """Write each chapter's solutions as a notebook, for nbval; return their paths."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -159,17 +146,13 @@ def build(paths: list[Path], folder: Path = BUILD) -> list[Path]:
     return written
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str]) -> int:
     """Run the tool; return its exit status."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("paths", nargs="*", type=Path, help="chapters (default: all)")
-    mode = parser.add_mutually_exclusive_group(required=True)
-    mode.add_argument("--write", action="store_true", help="run and store what is printed")
-    mode.add_argument("--build", action="store_true", help="write notebooks for nbval")
+    parser = arguments.parser(__doc__)
+    arguments.add_chapters(parser)
+    parser.add_argument("--build", action="store_true", help="write notebooks for nbval")
     options = parser.parse_args(argv)
-    paths = options.paths or sorted(CHAPTERS.glob("*.ipynb"))
+    paths = options.chapters
     if options.build:
         print(f"solutions of {len(build(paths))} chapters")
         return 0
@@ -182,7 +165,3 @@ def main(argv: list[str] | None = None) -> int:
             failures.append(str(error))
     print(*failures, sep="\n", file=sys.stderr)
     return 1 if failures else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -5,66 +5,19 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 
+from attnlib.bench.arguments import OneLineParser, prepare_file, size, sizes
 from attnlib.bench.machine import check_device, machine_rates, provenance
 from attnlib.bench.measure import Row, geometries, measure_decode, measure_prefill
 from attnlib.bench.report import report, summary
-from attnlib.bench.stored import prepare_file, save_json
+from attnlib.bench.stored import save_json
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-def sizes(text: str) -> list[int]:
-    """Read sizes with commas between them.
-
-    Args:
-        text: such as "2048,8192".
-
-    Returns:
-        The sizes.
-
-    Raises:
-        ArgumentTypeError: if one is not a whole number of at least 1.
-    """
-    parts = text.split(",")
-    if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
-        raise argparse.ArgumentTypeError(
-            f"must be whole numbers of at least 1 with commas between them, got {text!r}"
-        )
-    return [int(part) for part in parts]
-
-
-def size(text: str) -> int:
-    """Read one size.
-
-    Args:
-        text: such as "15".
-
-    Returns:
-        The size.
-
-    Raises:
-        ArgumentTypeError: if it is not one whole number of at least 1.
-    """
-    if len(sizes(text)) > 1:
-        raise argparse.ArgumentTypeError(f"must be one number, got {text!r}")
-    return sizes(text)[0]
-
-
-class OneLineParser(argparse.ArgumentParser):
-    """A parser whose errors are one line, without the usage above it."""
-
-    def error(self, message: str) -> None:
-        """Print what is wrong and end the program with status 2.
-
-        Args:
-            message: what is wrong.
-        """
-        self.exit(2, f"{self.prog}: error: {message}\n")
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -88,18 +41,16 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--prefill", type=sizes, help="lengths of prompts, such as 512,2048")
     add("--batch-size", type=sizes, default=[1], help="sequences, such as 1 or 1,16")
     add("--steps", type=size, default=15, help="rounds; medians count")
-    add("--quick", action="store_true", help="small layers and short contexts")
+    add("--quick", action="store_true", help="small layers, short contexts and rough rates")
     add("--no-compare", action="store_true", help="leave transformers out")
     add("--json", type=Path, metavar="FILE", help="where to write all numbers")
     given = parser.parse_args(arguments)
     given.tokens = given.tokens or ([256, 1024] if given.quick else [2048, 8192, 32768])
     given.prefill = given.prefill or ([128] if given.quick else [512, 2048])
-    try:
+    with parser.refusing():
         check_device(given.device)
         if given.json:
             prepare_file(given.json)
-    except ValueError as error:
-        parser.error(str(error))
     return given
 
 
@@ -128,7 +79,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     compare = not given.no_compare and find_spec("transformers") is not None
     origin = provenance(device, dtype)
     progress("read bandwidth and matmul rate of this machine")
-    rates = afterwards = machine_rates(device=device, dtype=dtype)
+    rates_now = partial(machine_rates, device=device, dtype=dtype)
+    if given.quick:  # small enough that a run takes seconds; the caches of a large CPU hold it
+        rates_now = partial(rates_now, read_bytes=2**26, matmul_size=512)
+    rates = afterwards = rates_now()
     rows: list[Row] = []
     skipped: list[str] = []
     runs = [("decode", n, b) for b in given.batch_size for n in given.tokens]
@@ -146,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 steps=max(1, given.steps // 3), dtype=dtype, device=device, compare=compare,
                 parts=True, progress=progress, on_failure=on_failure,
             )  # fmt: skip
-        afterwards = machine_rates(device=device, dtype=dtype)
+        afterwards = rates_now()
         if given.json:
             save_json(given.json, report(origin, rates, afterwards, layers, rows, skipped))
     print(summary(rates, afterwards, rows))

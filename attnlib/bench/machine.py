@@ -17,6 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from attnlib import __version__
 from attnlib.checks import check_size
 
 SDPA = "aten::_scaled_dot_product_"  # what the names of all its backends begin with
@@ -263,7 +264,7 @@ def provenance(device: torch.device | str, dtype: torch.dtype) -> dict[str, obje
         "dtype": str(dtype).removeprefix("torch."),
         "torch": torch.__version__,
         "transformers": version_of("transformers"),
-        "attnlib": version_of("attnlib"),
+        "attnlib": __version__,
         "float32_matmul_precision": torch.get_float32_matmul_precision(),
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",

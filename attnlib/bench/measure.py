@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.util import find_spec
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -33,6 +33,8 @@ from attnlib.variants import Sizes, build_layer
 
 FILL_TOKENS = 4096  # entries that a cache gets at once while it is filled
 T = TypeVar("T")
+#: Makes the candidates of a layer, from the name of its geometry, the layer and a length.
+Maker: TypeAlias = Callable[[str, nn.Module, int], "list[Candidate]"]
 
 
 @dataclass(frozen=True)
@@ -302,7 +304,9 @@ def measure_prefill(
         return [probed(Candidate(name, "transformers", prefill), device)]
 
     def least(name: str, layer: nn.Module, n: int) -> list[Candidate]:
-        if layer.window is not None:  # one call over all tokens is not the least there
+        if (
+            getattr(layer, "window", None) is not None
+        ):  # one call over all tokens is not the least there
             return []
         call = prefill_parts(layer, hidden_states(plan, name, n))
         return [probed(Candidate(name, "parts", call), device)]
@@ -347,18 +351,14 @@ def check_plan(
             )
         with torch.device("meta"):
             layer = build_layer(geometry, rope=Rope())
-        if layer.window != geometry.window:
+        if getattr(layer, "window", None) != geometry.window:
             raise ValueError(f"geometries must have no window, got {geometry.window} in {name}")
     if compare and find_spec("transformers") is None:
         raise ValueError("compare must be False where transformers is not installed, got True")
 
 
 @torch.no_grad()
-def measure(
-    plan: Plan,
-    tokens: Sequence[int],
-    makers: Mapping[str, Callable[[str, nn.Module, int], list[Candidate]]],
-) -> list[Row]:
+def measure(plan: Plan, tokens: Sequence[int], makers: Mapping[str, Maker]) -> list[Row]:
     """Make the candidates of each length, let them take turns, and set each beside its floor.
 
     attnlib's own candidates are made first, so that a baseline never takes their memory.
@@ -366,7 +366,7 @@ def measure(
     Args:
         plan: what is shared.
         tokens: context lengths, or lengths of prompts.
-        makers: by code, what makes candidates from ``(name, layer, length)``.
+        makers: by code.
 
     Returns:
         A row for each candidate that did not fail.
@@ -377,16 +377,34 @@ def measure(
     }
     rows = []
     for n in tokens:
-        candidates: list[Candidate] = []
-        for code, make in makers.items():
-            for name, layer in layers.items():
-                made = plan.attempt(n, f"{name}, {code}", partial(make, name, layer, n))
-                candidates += made or []
-        candidates.sort(key=lambda candidate: list(layers).index(candidate.variant))
-        rows += [row_of(plan, n, candidate) for candidate in take_turns(plan, n, candidates)]
-        del candidates, made
+        rows += measure_length(plan, n, layers, makers)
         free_memory(plan.device)
     return rows
+
+
+def measure_length(
+    plan: Plan, tokens: int, layers: Mapping[str, nn.Module], makers: Mapping[str, Maker]
+) -> list[Row]:
+    """Measure all candidates of one length; their memory is free afterwards.
+
+    Args:
+        plan: what is shared.
+        tokens: context length, or length of the prompt.
+        layers: by variant.
+        makers: by code.
+
+    Returns:
+        A row for each candidate that did not fail.
+    """
+    candidates: list[Candidate] = []
+    for code, make in makers.items():
+        for name, layer in layers.items():
+            made = plan.attempt(tokens, f"{name}, {code}", partial(make, name, layer, tokens))
+            candidates += made or []
+    candidates.sort(key=lambda candidate: list(layers).index(candidate.variant))
+    return [
+        row_of(plan, tokens, candidate) for candidate in take_turns(plan, tokens, candidates)
+    ]
 
 
 def take_turns(plan: Plan, tokens: int, candidates: Sequence[Candidate]) -> list[Candidate]:

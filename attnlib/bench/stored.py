@@ -95,30 +95,6 @@ def from_json(kind: Any, value: Any) -> Any:
     return value
 
 
-def prepare_file(path: Path) -> Path:
-    """Check that a file can be written, and make the folders that it needs.
-
-    Args:
-        path: of the file, which may exist; it is not changed.
-
-    Returns:
-        ``path``, unchanged.
-
-    Raises:
-        ValueError: if nothing can be written there.
-    """
-    unfinished = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.touch()
-        unfinished.unlink()
-    except OSError as error:
-        raise ValueError(f"json must be a file that can be written, got {error}") from None
-    if path.is_dir():
-        raise ValueError(f"json must be a file, got the folder {path}")
-    return path
-
-
 def save_json(path: Path, report: Any) -> None:
     """Write a report so that a run that is stopped meanwhile leaves a whole file.
 

@@ -7,23 +7,54 @@ import difflib
 import inspect
 import re
 import textwrap
+from collections.abc import Sequence
 
 _OPENING = re.compile(r"""[rRuUbB]*(?P<quotes>\"{3}|'{3}|"|')""")
 
 
-def listing_source(target: object) -> str:
+def listing_source(target: object, *, listed: Sequence[str] = ()) -> str:
     """Return the source of a function or class, each docstring cut to its summary line.
 
-    Comments for the formatter are cut, too.
+    Comments for the formatter are cut, too. Methods that were listed before are not shown
+    again: the class takes them over by name, so a reader's change to them counts.
 
     Args:
         target: a function or class defined in a file.
+        listed: names of methods of the class that were listed before.
 
     Returns:
         Its source, without the indentation that it has in the file.
     """
     source = cut_docstrings(textwrap.dedent(inspect.getsource(target)))
-    return re.sub(r"  # fmt: skip$", "", source, flags=re.MULTILINE)
+    source = re.sub(r"  # fmt: skip$", "", source, flags=re.MULTILINE)
+    if not listed:
+        return source
+    names = ", ".join(listed)
+    taken = f"    # The methods listed above.\n    {names} = (\n        {names}\n    )"
+    if len(f"    {names} = {names}") <= 96:
+        taken = f"    # The methods listed above.\n    {names} = {names}"
+    return f"{without_methods(source, listed)}\n\n{taken}"
+
+
+def without_methods(source: str, names: Sequence[str]) -> str:
+    """Return the source of a class without some of its methods.
+
+    Args:
+        source: of one class, not indented.
+        names: of the methods to leave out.
+
+    Returns:
+        The shorter source.
+    """
+    lines = source.splitlines()
+    (definition,) = ast.parse(source).body
+    assert isinstance(definition, ast.ClassDef)
+    for node in reversed(definition.body):
+        if isinstance(node, ast.FunctionDef) and node.name in names:
+            first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
+            del lines[first - 1 : node.end_lineno]
+    text = re.sub(r"\n\n\n+", "\n\n", "\n".join(lines))
+    return text.rstrip()
 
 
 def changed_lines(old: object, new: object, *, context: int = 1) -> str:

@@ -661,7 +661,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: of the command line; ``None`` takes the program's own.
     """
     parser = experiment.command_line("conversion", __doc__.splitlines()[0], Settings())
-    with experiment.refusing(parser):
+    with parser.refusing():
         given = experiment.read_arguments(parser, Settings, arguments)
         experiment.resume(given.json, no_runs(given.settings, given.text, given.device))
     found = run_conversion(

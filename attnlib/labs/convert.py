@@ -1,7 +1,7 @@
-"""Turn a trained layer of one variant into a layer of another, which starts where it ended.
+"""Convert a trained layer of one variant into a layer of another.
 
 A converted layer is a new layer: the one it came from is not changed, and no weight is shared.
-Queries and outputs are taken over as they are. What changes is what is cached.
+Queries and outputs stay as they are. What changes is what is cached.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ UNUSED_ROPE_DIM = 2  # the narrowest rotary part that MLA has; conversions fill 
 def mha_to_gqa(
     layer: nn.Module, n_kv_heads: int, how: str, *, generator: torch.Generator | None = None
 ) -> GroupedQueryAttention:
-    """Make one key/value head of each group: their mean, the first, or a random one.
+    """Make one KV head of each group of heads: their mean, the first, or a random one.
 
-    Rotary positions are no obstacle: all heads turn by the same angles, so the mean of the
-    turned keys is the turned mean.
+    Rotary positions are no obstacle: all heads are rotated by the same angles, so the mean of
+    the rotated keys is the rotated mean.
 
     Source: Ainslie et al. 2023, arXiv 2305.13245, sections 2.1 and 3.3.
 
     Args:
         layer: a :class:`~attnlib.variants.mha.MultiHeadAttention`.
-        n_kv_heads: key/value heads to make, H_kv; divides the layer's heads.
+        n_kv_heads: KV heads to make, H_kv; divides the layer's heads.
         how: "mean" averages the projections of a group's heads, "first" keeps the first head
             of each group, "random" draws new ones as ``nn.Linear`` would.
-        generator: on the CPU, which "random" draws from; ``None`` means torch's own.
+        generator: on the CPU, from which "random" draws; ``None`` means torch's own.
 
     Returns:
         A layer of the dtype and on the device of ``layer``.
@@ -96,7 +96,7 @@ def random_head(generator: torch.Generator | None) -> Callable[[Tensor], Tensor]
         generator: on the CPU; ``None`` means torch's own.
 
     Returns:
-        A function that takes what :func:`mean_head` takes and uses its shape alone.
+        A function of what :func:`mean_head` takes, of which it uses only the shape.
     """
 
     def draw(heads: Tensor) -> Tensor:
@@ -113,10 +113,10 @@ def random_head(generator: torch.Generator | None) -> Callable[[Tensor], Tensor]
 def gqa_to_mla(layer: nn.Module) -> MultiHeadLatentAttention:
     """Write a layer without positions as MLA, exactly: its keys and values are the latent.
 
-    The way up from the latent only selects: each head gets the key and the value of its group.
-    Nothing is normalised on the way. The rotary part, which MLA always has, is
-    ``UNUSED_ROPE_DIM`` wide and zero, and queries are stretched so that MLA's wider head
-    divides by the same root as before.
+    The projection up from the latent only selects: each head gets the key and the value of its
+    group. The latent is not normalised. The rotary part, which MLA always has, is
+    ``UNUSED_ROPE_DIM`` wide and zero, and queries are scaled up to cancel the larger root by
+    which MLA's wider heads divide.
 
     Source: TransMLA, arXiv 2502.07864, which shows that MLA of the same cache can express GQA.
 
@@ -127,7 +127,7 @@ def gqa_to_mla(layer: nn.Module) -> MultiHeadLatentAttention:
 
     Returns:
         A layer that computes the same to rounding, of the dtype and on the device of
-        ``layer``. It caches ``H_kv * 2 * D + UNUSED_ROPE_DIM`` numbers a token.
+        ``layer``. It caches ``H_kv * 2 * D + UNUSED_ROPE_DIM`` numbers per token.
 
     Raises:
         ValueError: if ``layer`` is of another kind, rotates, or has biases.
@@ -141,25 +141,25 @@ def mha_to_mla(
 ) -> MultiHeadLatentAttention:
     """Compress the keys and values of a layer without positions to a latent of some width.
 
-    All keys and values of a token are stacked to one vector, and only its components along
+    All keys and values of a token are stacked into one vector, and only its components along
     ``rank`` directions are kept. Without ``hidden`` these are the left singular vectors of the
-    stacked projections, the best choice if hidden states had no direction of their own. With
-    it they are those of the keys and values that these hidden states lead to, so that
-    what occurs counts, and not what could.
+    stacked projections, the best choice if hidden states varied equally in all directions. With
+    it they are those of the keys and values of these hidden states, so that what occurs
+    counts, not what could.
 
-    Source: MHA2MLA, arXiv 2502.14837, for decomposing keys and values together.
+    Source: MHA2MLA, arXiv 2502.14837, which decomposes keys and values together.
 
     Args:
         layer: a :class:`~attnlib.variants.mha.MultiHeadAttention`,
             :class:`~attnlib.variants.gqa.GroupedQueryAttention` or
             :class:`~attnlib.variants.mqa.MultiQueryAttention`; without rope and without biases.
         rank: width of the latent, d_c: at most d_model, and at most H_kv * 2 * D.
-        hidden: hidden states as they come into the layer, shape ``(..., d_model)``, at least
-            ``rank`` of them; ``None`` goes by the weights alone.
+        hidden: hidden states that the layer gets, shape ``(..., d_model)``, at least ``rank``
+            of them; ``None`` uses the weights alone.
 
     Returns:
         A layer of the dtype and on the device of ``layer``, which caches
-        ``rank + UNUSED_ROPE_DIM`` numbers a token. At full rank it computes the same.
+        ``rank + UNUSED_ROPE_DIM`` numbers per token. At full rank it computes the same.
 
     Raises:
         ValueError: if ``layer`` is of another kind, rotates, or has biases, or ``rank`` or
@@ -176,7 +176,7 @@ def mha_to_mla(
 
 
 def stacked_projections(layer: nn.Module) -> Tensor:
-    """The matrix that makes all keys and values of a token from its hidden state.
+    """Return the matrix that makes all keys and values of a token from its hidden state.
 
     Args:
         layer: any layer with ``k_proj`` and ``v_proj``.
@@ -211,7 +211,7 @@ def through_latent(layer: nn.Module, basis: Tensor) -> MultiHeadLatentAttention:
     q = layer.q_proj.weight.unflatten(0, (layer.n_heads, D))  # (H, D, d_model)
     q = q * ((D + UNUSED_ROPE_DIM) / D) ** 0.5  # MLA will divide by the root of the sum
     mla.q_proj.weight.copy_(nn.functional.pad(q, (0, 0, 0, UNUSED_ROPE_DIM)).flatten(0, 1))
-    mla.kv_a_proj_with_mqa.weight.zero_()  # below the latent, the rotary key stays zero
+    mla.kv_a_proj_with_mqa.weight.zero_()  # after the latent, the rotary key stays zero
     mla.kv_a_proj_with_mqa.weight[: basis.shape[1]] = basis.T @ down  # (d_c, d_model)
     up = basis.unflatten(0, (2, H_kv, D))  # (2, H_kv, D, d_c), keys and values
     up = up.repeat_interleave(layer.n_heads // H_kv, dim=1)  # (2, H, D, d_c), of its group
@@ -223,8 +223,8 @@ def check_kind(layer: nn.Module, *kinds: type) -> None:
     """Check that a layer is of a kind that can be converted.
 
     Args:
-        layer: what came.
-        kinds: the classes that will do.
+        layer: what is to be converted.
+        kinds: the classes that can be.
 
     Raises:
         ValueError: if it is of none of them.
@@ -238,7 +238,7 @@ def check_latent_source(layer: nn.Module) -> nn.Linear:
     """Check that a layer can be written as MLA.
 
     Args:
-        layer: what came.
+        layer: what is to be converted.
 
     Returns:
         Its projection of keys.

@@ -8,21 +8,20 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import torch
 
+from attnlib.bench.arguments import OneLineParser, prepare_file
 from attnlib.bench.stored import (
     StoredResults,
     aligned,
     day_in,
     from_json,
     machine_in,
-    prepare_file,
     save_json,
     to_json,
 )
@@ -121,11 +120,17 @@ def resume(path: Path, new: F) -> F:
         ``new``, with runs and provenance of the file.
 
     Raises:
-        ValueError: if the file has runs of other settings or of another text.
+        ValueError: if the file is of another experiment, or its runs are of other settings or
+            of another text.
     """
     if not path.exists():
         return new
-    earlier = type(new).read(json.loads(path.read_text(encoding="utf-8")))
+    try:
+        earlier = type(new).read(json.loads(path.read_text(encoding="utf-8")))
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"json must be a file that this experiment wrote, got {path.name}: {error}"
+        ) from None
     for what in ("settings", "text"):
         if getattr(earlier, what) != getattr(new, what):
             raise ValueError(
@@ -156,7 +161,8 @@ def run_missing(
         Everything that is in the file then.
 
     Raises:
-        ValueError: if the file has runs of other settings or of another text.
+        ValueError: if the file is of another experiment, or its runs are of other settings or
+            of another text.
     """
     found = resume(path, new)
     done = {earlier.trial for earlier in found.runs}
@@ -168,7 +174,7 @@ def run_missing(
     return found
 
 
-def command_line(name: str, description: str, settings: Any) -> argparse.ArgumentParser:
+def command_line(name: str, description: str, settings: Any) -> OneLineParser:
     """Make the parser of a laboratory's command line: one option has one name in all.
 
     Args:
@@ -180,7 +186,7 @@ def command_line(name: str, description: str, settings: Any) -> argparse.Argumen
         The parser, to which options of one laboratory alone can be added.
     """
     program = f"python -m attnlib.labs.{name}"
-    parser = argparse.ArgumentParser(prog=program, description=description)
+    parser = OneLineParser(prog=program, description=description)
     add = parser.add_argument
     add("--json", type=Path, metavar="FILE", required=True,
         help="where to write the results, and continue them")  # fmt: skip
@@ -243,22 +249,6 @@ def check_device(device: str) -> str:
     except (RuntimeError, AssertionError, NotImplementedError):  # not compiled in, or none here
         raise ValueError(f"device must be one that torch finds here, got {device}") from None
     return device
-
-
-@contextmanager
-def refusing(parser: argparse.ArgumentParser) -> Iterator[None]:
-    """End the program with one line and status 2 if something in a block does not fit.
-
-    Args:
-        parser: whose program ends.
-
-    Yields:
-        Nothing.
-    """
-    try:
-        yield
-    except ValueError as error:
-        parser.exit(2, f"{parser.prog}: error: {error}\n")
 
 
 def print_now(line: str) -> None:

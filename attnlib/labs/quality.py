@@ -380,7 +380,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--configurations", nargs="+", metavar="NAME", default=CONFIGURATIONS,
         choices=CONFIGURATIONS, help=f"all, or some of: {', '.join(map(repr, CONFIGURATIONS))}",
     )  # fmt: skip
-    with experiment.refusing(parser):
+    with parser.refusing():
         given = experiment.read_arguments(parser, Settings, arguments)
         experiment.resume(given.json, no_runs(given.settings, given.text, given.device))
     found = run_quality(

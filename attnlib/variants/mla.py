@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from attnlib.cache import LatentCache, storage_like
-from attnlib.checks import check_even, check_forward, check_size
+from attnlib.checks import check_forward, check_latent_sizes
 from attnlib.contract import Attended
 from attnlib.core import attend, merge_heads, new_positions, rotate_new, split_heads
 from attnlib.linear import Linear
@@ -42,18 +42,18 @@ class MultiHeadLatentAttention(nn.Module):
         ValueError: if a size is below 1, or ``qk_rope_head_dim`` is odd.
     """
 
-    window = None
     kv_projections = ("kv_b_proj",)
 
     def __init__(self, d_model: int, n_heads: int, *, kv_lora_rank: int, qk_nope_head_dim: int,
                  qk_rope_head_dim: int, v_head_dim: int, q_lora_rank: int | None = None,
                  rope: Rope = Rope()):  # fmt: skip
         super().__init__()
+        check_latent_sizes(d_model, n_heads, kv_lora_rank, qk_nope_head_dim, qk_rope_head_dim,
+                           v_head_dim, q_lora_rank, rope)  # fmt: skip
         self.n_heads = self.n_kv_heads = n_heads  # once expanded, each head has its own K and V
         self.kv_lora_rank, self.q_lora_rank, self.rope = kv_lora_rank, q_lora_rank, rope
         self.qk_nope_head_dim, self.qk_rope_head_dim = qk_nope_head_dim, qk_rope_head_dim
         self.qk_head_dim, self.v_head_dim = qk_nope_head_dim + qk_rope_head_dim, v_head_dim
-        self.check_sizes(d_model)
         if q_lora_rank is None:
             self.q_proj = Linear(d_model, n_heads * self.qk_head_dim, bias=False)
         else:
@@ -102,26 +102,9 @@ class MultiHeadLatentAttention(nn.Module):
     def new_cache(self, batch_size: int, capacity: int, *, dtype: torch.dtype | None = None,
                   device: torch.device | str | None = None) -> LatentCache:  # fmt: skip
         """Allocate an empty cache for this layer."""
-        like = storage_like(self.kv_b_proj.weight, dtype, device)
-        widths = self.kv_lora_rank, self.qk_rope_head_dim
-        return LatentCache(batch_size, capacity, *widths, **like)
-
-    def check_sizes(self, d_model: int) -> None:
-        """Check the sizes of the layer under construction.
-
-        Args:
-            d_model: width of the residual stream.
-
-        Raises:
-            ValueError: if a size is below 1, or ``qk_rope_head_dim`` is odd.
-        """
-        check_size("d_model", d_model)
-        for name in ("n_heads", "kv_lora_rank", "qk_nope_head_dim", "v_head_dim"):
-            check_size(name, getattr(self, name))
-        check_even("qk_rope_head_dim", self.qk_rope_head_dim)
-        self.rope.check_width("qk_rope_head_dim", self.qk_rope_head_dim)
-        if self.q_lora_rank is not None:
-            check_size("q_lora_rank", self.q_lora_rank)
+        dtype, device = storage_like(self.kv_b_proj.weight, dtype, device)
+        return LatentCache(batch_size, capacity, self.kv_lora_rank, self.qk_rope_head_dim,
+                           dtype=dtype, device=device)  # fmt: skip
 
     def project_to_latent(self, x: Tensor, positions: Tensor, cache: LatentCache | None = None
                           ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip

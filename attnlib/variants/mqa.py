@@ -33,9 +33,6 @@ class MultiQueryAttention(nn.Module):
             divide ``d_model``, or if the width of a head is odd with ``rope``.
     """
 
-    window = None
-    kv_projections = ("k_proj", "v_proj")
-
     def __init__(self, d_model: int, n_heads: int, *, head_dim: int | None = None,
                  bias: bool = False, rope: Rope | None = None):  # fmt: skip
         super().__init__()
@@ -68,8 +65,9 @@ class MultiQueryAttention(nn.Module):
     def new_cache(self, batch_size: int, capacity: int, *, dtype: torch.dtype | None = None,
                   device: torch.device | str | None = None) -> KVCache:  # fmt: skip
         """Allocate an empty cache for this layer."""
-        like = storage_like(self.k_proj.weight, dtype, device)
-        return KVCache(batch_size, self.n_kv_heads, capacity, self.head_dim, **like)
+        dtype, device = storage_like(self.k_proj.weight, dtype, device)
+        return KVCache(batch_size, self.n_kv_heads, capacity, self.head_dim,
+                       dtype=dtype, device=device)  # fmt: skip
 
 
 VARIANT = Variant(

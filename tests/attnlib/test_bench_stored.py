@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pytest
 
-from attnlib.bench.stored import from_json, prepare_file, save_json, to_json
+from attnlib.bench.stored import from_json, save_json, to_json
 from attnlib.costs import Geometry
 
 
@@ -63,17 +63,3 @@ def test_a_file_is_replaced_as_a_whole(tmp_path):
     save_json(path, [1])
     assert json.loads(path.read_text()) == [1]
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.json"]
-
-
-def test_preparing_makes_folders_and_leaves_the_file(tmp_path):
-    """Catches results that are overwritten before there are new ones."""
-    path = tmp_path / "new" / "folder" / "a.json"
-    assert prepare_file(path) == path
-    assert list(path.parent.iterdir()) == []
-    path.write_text("old")
-    prepare_file(path)
-    assert path.read_text() == "old"
-    with pytest.raises(ValueError, match="got the folder"):
-        prepare_file(path.parent)
-    with pytest.raises(ValueError, match="can be written"):
-        prepare_file(path / "below.json")

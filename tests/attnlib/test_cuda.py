@@ -1,12 +1,16 @@
-"""The four variants on a CUDA device, against float64 on the CPU."""
+"""Every variant on a CUDA device, against float64 on the CPU; and that nothing waits for it."""
+
+import json
+from dataclasses import replace
 
 import pytest
 import torch
 from helpers import relative_error
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-import attnlib
-from attnlib import Rope
+from attnlib import MultiHeadLatentAttention, Rope
+from attnlib.bench.__main__ import main
+from attnlib.variants import VARIANTS, Sizes
 
 pytestmark = [
     pytest.mark.cuda,
@@ -14,17 +18,28 @@ pytestmark = [
 ]
 
 # Widths that real heads have: flash kernels take multiples of 8 up to 256.
-B, T, H, H_KV, D, D_MODEL = 3, 40, 8, 2, 64, 160
-LATENT = {"kv_lora_rank": 96, "qk_nope_head_dim": 48, "qk_rope_head_dim": 32, "v_head_dim": 56}
-BUILDS = {
-    "mha": lambda: attnlib.MultiHeadAttention(D_MODEL, H, head_dim=D, rope=Rope()),
-    "mqa": lambda: attnlib.MultiQueryAttention(D_MODEL, H, head_dim=D, rope=Rope()),
-    "gqa": lambda: attnlib.GroupedQueryAttention(D_MODEL, H, H_KV, head_dim=D, rope=Rope()),
-    "mla": lambda: attnlib.MultiHeadLatentAttention(D_MODEL, H, **LATENT),
-    "mla-q-latent": lambda: attnlib.MultiHeadLatentAttention(
-        D_MODEL, H, **LATENT, q_lora_rank=72, rope=Rope(interleaved=True)
-    ),
-}
+B, T, D_MODEL = 3, 40, 160
+SIZES = Sizes(d_model=512, n_heads=8, n_kv_heads=2, kv_lora_rank=96, qk_rope_head_dim=32)
+
+
+def build(name):
+    """A layer whose d_model is not H * D; one of them is MLA with all of its widths unequal."""
+    if name in VARIANTS:
+        geometry = replace(VARIANTS[name].geometry(SIZES), d_model=D_MODEL)
+        return VARIANTS[name].build(geometry, Rope())
+    return MultiHeadLatentAttention(
+        D_MODEL, SIZES.n_heads, kv_lora_rank=96, qk_nope_head_dim=48, qk_rope_head_dim=32,
+        v_head_dim=56, q_lora_rank=72, rope=Rope(interleaved=True),
+    )  # fmt: skip
+
+
+BUILDS = [*VARIANTS, "MLA, unequal widths"]
+FORMS = [
+    (name, options)
+    for name in BUILDS
+    for form, options in VARIANTS[name.partition(",")[0]].forms.items()
+    if form
+]
 TOLERANCES = {torch.bfloat16: 3e-2, torch.float16: 4e-3, torch.float32: 1e-5}
 EVERY_BUILD = pytest.mark.parametrize("variant", BUILDS)
 DTYPES = pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
@@ -47,13 +62,13 @@ def full_float32():
 def on_gpu(variant, dtype):
     """A layer on the GPU, its float64 twin on the CPU, and input for both."""
     torch.manual_seed(0)
-    layer = BUILDS[variant]()
+    layer = build(variant)
     with torch.no_grad():
         for parameter in layer.parameters():
             if parameter.ndim == 2:
                 parameter.normal_(0, 1.5 * parameter.shape[-1] ** -0.5)
     layer.to("cuda", dtype)
-    exact = BUILDS[variant]().double()
+    exact = build(variant).double()
     exact.load_state_dict(layer.state_dict())
     x = torch.randn(B, T, D_MODEL).to("cuda", dtype)
     return layer, exact, x
@@ -105,14 +120,47 @@ def test_prefill_and_decode_equal_the_cpu(variant, dtype, sizes, padded):
     assert relative_error(torch.cat(outputs, dim=1), expected) < TOLERANCES[dtype]
 
 
-@pytest.mark.parametrize("variant", ["mla", "mla-q-latent"])
+@pytest.mark.parametrize(("variant", "options"), FORMS, ids=str)
 @DTYPES
-@pytest.mark.parametrize("absorb", [True, False])
-def test_both_forms_of_mla_equal_the_cpu(variant, dtype, absorb):
+def test_each_form_equals_the_cpu(variant, options, dtype):
     """Catches a form whose head width no kernel on this device takes."""
     layer, exact, x = on_gpu(variant, dtype)
     expected = exact(x.double().cpu())
-    assert relative_error(layer(x, absorb=absorb), expected) < TOLERANCES[dtype]
+    assert relative_error(layer(x, **options), expected) < TOLERANCES[dtype]
+
+
+@EVERY_BUILD
+@DTYPES
+def test_ragged_prompts_equal_the_cpu(variant, dtype):
+    """Catches positions on another device, and masks of one sequence used for all."""
+    layer, exact, x = on_gpu(variant, dtype)
+    lengths = torch.tensor([9, 33, 21])
+    steps = torch.arange(36)[None, :]
+    prompt = torch.where(steps < lengths[:, None], steps, -1)  # (B, 36), padded on the right
+    answer = lengths[:, None] + torch.arange(T - 36)[None, :]  # (B, 4), one token after another
+    positions = torch.cat([prompt, answer], dim=1)  # (B, T)
+    real = positions >= 0
+    expected = exact(x.double().cpu(), positions=positions)[real]
+    cache, outputs = layer.new_cache(B, T), []
+    with torch.no_grad():
+        for tokens, where in zip(
+            x.split([36, 1, 1, 1, 1], dim=1), positions.split([36, 1, 1, 1, 1], dim=1),
+            strict=True,
+        ):  # fmt: skip
+            outputs.append(layer(tokens, cache, positions=where.cuda()))
+    result = torch.cat(outputs, dim=1).cpu()[real]
+    assert relative_error(result, expected) < TOLERANCES[dtype]
+
+
+@EVERY_BUILD
+def test_autocast_equals_the_cpu(variant):
+    """Catches a product of two dtypes, and a cache in another dtype than autocast's."""
+    layer, exact, x = on_gpu(variant, torch.float32)
+    expected = exact(x.double().cpu())
+    cache, outputs = layer.new_cache(B, T, dtype=torch.float16), []
+    with torch.no_grad(), torch.autocast("cuda", dtype=torch.float16):
+        outputs = [layer(part, cache) for part in x.split([38, 1, 1], dim=1)]
+    assert relative_error(torch.cat(outputs, dim=1), expected) < 2 * TOLERANCES[torch.float16]
 
 
 @EVERY_BUILD
@@ -148,3 +196,39 @@ def test_cache_of_the_cpu_is_refused(variant):
     with pytest.raises(ValueError, match="cpu"):
         layer(x, cache)
     assert cache.seen == 0
+
+
+@EVERY_BUILD
+@pytest.mark.parametrize("padded", [False, True])
+def test_no_step_waits_for_the_gpu(variant, padded):
+    """Catches a value read back from the device, which stalls every step of every layer."""
+    layer, _, x = on_gpu(variant, torch.bfloat16)
+    mask = padding().cuda() if padded else None
+    for again in (False, True):  # the first time, libraries may wait while they set up
+        cache = layer.new_cache(B, T)
+        torch.cuda.synchronize()
+        torch.cuda.set_sync_debug_mode("error" if again else "default")
+        try:
+            with torch.no_grad():
+                for start, end in ((0, 38), (38, 39), (39, T)):
+                    seen = None if mask is None else mask[:, :end]
+                    layer(x[:, start:end], cache, key_mask=seen)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+
+def test_the_benchmark_records_a_graph_of_every_step(tmp_path, capsys):
+    """Catches a decode step that no CUDA graph can record, and measurements without a floor."""
+    file = tmp_path / "run.json"
+    main(
+        ["--device", "cuda", "--dtype", "bfloat16", "--quick", "--no-compare", "--steps", "3",
+         "--tokens", "64", "--prefill", "32", "--json", str(file)]
+    )  # fmt: skip
+    report = json.loads(file.read_text())
+    assert report["provenance"]["gpu"] == torch.cuda.get_device_name()
+    rows = report["rows"]
+    assert {row["variant"] for row in rows if row["graph"]} == set(VARIANTS)
+    for row in rows:
+        assert 0 < row["floor_seconds"] < row["seconds"] < 1
+        assert row["backend"] != "none" and row["peak_bytes"] > 0
+    assert "decode, 64 tokens, slowest first" in capsys.readouterr().out

@@ -129,6 +129,8 @@ def test_both_name_what_they_share_alike(lab, capsys):
         (["--device", "abacus"], "device must be one that torch finds here, got abacus"),
         (["--json", "{folder}"], "json must be a file, got the folder"),
         (["--json", "{folder}/file/x.json"], "json must be a file that can be written"),
+        (["--json", "{folder}/file"], "json must be a file that this experiment wrote"),
+        (["--json", "{folder}/foreign.json"], "json must be a file that this experiment wrote"),
         (["--json", "{folder}/other.json"], "settings must be those of the runs in other.json"),
     ],
     ids=str,
@@ -139,7 +141,9 @@ def test_what_does_not_fit_is_refused_before_anything_is_trained(
     """Catches a traceback, and hours whose result cannot be written."""
     monkeypatch.setattr(lab, "train", lambda *_, **__: pytest.fail("trained"))
     (tmp_path / "file").touch()
-    kind = quality.Quality if lab is quality else conversion.Conversion
+    kinds = [quality.Quality, conversion.Conversion]
+    kind, foreign = kinds if lab is quality else reversed(kinds)
+    (tmp_path / "foreign.json").write_text(json.dumps(foreign.load().report()))
     stored = kind.load().report()
     stored["settings"]["lr"] = 0.5
     (tmp_path / "other.json").write_text(json.dumps(stored))

@@ -15,44 +15,26 @@ from helpers import (
     hidden,
     make,
 )
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+
+from attnlib.testing.allocations import AllocationRecorder
 
 LONG, PAST = 96, 32  # T >> D, so that B * H * T * S is far above everything else
 FUSED = "_scaled_dot_product_flash_attention_for_cpu"
 
 
-class Recorder(TorchDispatchMode):
-    """Notes every tensor that any operator returns, inside SDPA's fallback too."""
+def fused_kernels(recorder):
+    """How many times the CPU's fused kernel ran."""
+    return sum(FUSED in name for name in recorder.operators)
 
-    def __init__(self):
-        super().__init__()
-        self.operators, self.floats = [], []
 
-    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
-        result = operator(*args, **(kwargs or {}))
-        self.operators.append(str(operator))
-        for leaf in tree_leaves(result):
-            if isinstance(leaf, torch.Tensor) and leaf.dtype.is_floating_point:
-                self.floats.append((leaf.numel(), str(operator), tuple(leaf.shape)))
-        return result
-
-    def largest(self):
-        """The most elements that one float tensor had, with its operator and shape."""
-        return max(self.floats)
-
-    def fused_kernels(self):
-        """How many times the CPU's fused kernel ran."""
-        return sum(FUSED in name for name in self.operators)
-
-    def largest_mask(self, keys):
-        """The most elements of a float tensor whose rows are LONG queries by so many keys."""
-        tables = [numel for numel, _, shape in self.floats if shape[-2:] == (LONG, keys)]
-        return max(tables, default=0)
+def largest_mask(recorder, keys):
+    """The most elements of a float tensor whose rows are LONG queries by so many keys."""
+    tables = [entry.numel for entry in recorder.allocations if entry.shape[-2:] == (LONG, keys)]
+    return max(tables, default=0)
 
 
 def record(layer, x, cache=None, **options):
-    with Recorder() as recorder:
+    with AllocationRecorder() as recorder:
         layer(x, cache, **options)
     return recorder
 
@@ -93,20 +75,20 @@ def test_no_score_matrix_is_held(variant, form, dtype, causal, padded, past):
         options["key_mask"] = torch.arange(past + LONG).expand(B, -1) > 2
     recorder = record(layer, hidden(tokens=LONG, dtype=dtype), cache, **options)
     scores = B * H * LONG * (past + LONG)
-    assert recorder.largest()[0] < scores, recorder.largest()
+    assert recorder.largest().numel < scores, recorder.largest()
     # A mask for each sequence, never for each head; groups let the sequences take turns.
-    assert recorder.largest_mask(past + LONG) <= B * LONG * (past + LONG)
+    assert largest_mask(recorder, past + LONG) <= B * LONG * (past + LONG)
     turns = B if padded and GROUPED[variant] else 1
-    assert recorder.fused_kernels() == turns, recorder.operators
+    assert fused_kernels(recorder) == turns, recorder.operators
 
 
 @EVERY_FORM
 def test_training_holds_no_score_matrix(variant, form):
     """Catches a backward pass that needs the weights."""
     layer, x = make(variant, torch.float32), hidden(tokens=LONG, dtype=torch.float32)
-    with Recorder() as recorder:
+    with AllocationRecorder() as recorder:
         layer(x, **form).sum().backward()
-    assert recorder.largest()[0] < B * H * LONG * LONG, recorder.largest()
+    assert recorder.largest().numel < B * H * LONG * LONG, recorder.largest()
 
 
 @EVERY_FORM
@@ -114,7 +96,7 @@ def test_the_recorder_sees_a_score_matrix(variant, form):
     """Catches a recorder that sees nothing: with weights asked for, the matrix is there."""
     layer, x = make(variant, torch.float32), hidden(tokens=LONG, dtype=torch.float32)
     recorder = record(layer, x, return_weights=True, **form)
-    assert recorder.largest()[0] >= B * H * LONG * LONG
+    assert recorder.largest().numel >= B * H * LONG * LONG
     assert not any(FUSED in name for name in recorder.operators)
 
 
@@ -122,9 +104,9 @@ def test_the_recorder_sees_the_math_fallback():
     """Catches a recorder that is blind inside SDPA."""
     q = torch.randn(B, H, LONG, D)
     backend = torch.nn.attention.SDPBackend.MATH
-    with torch.nn.attention.sdpa_kernel(backend), Recorder() as recorder:
+    with torch.nn.attention.sdpa_kernel(backend), AllocationRecorder() as recorder:
         torch.nn.functional.scaled_dot_product_attention(q, q, q, is_causal=True)
-    assert recorder.largest()[0] >= B * H * LONG * LONG
+    assert recorder.largest().numel >= B * H * LONG * LONG
     assert any("softmax" in name for name in recorder.operators)
 
 
@@ -137,9 +119,9 @@ def test_decode_reads_shared_keys_unrepeated(variant, dtype, padded):
     cache = filled(layer, PAST, room=1)
     key_mask = torch.arange(PAST + 1).expand(B, -1) > 2 if padded else None
     recorder = record(layer, hidden(tokens=1, dtype=dtype), cache, key_mask=key_mask)
-    assert recorder.largest()[0] < B * H * (PAST + 1) * D, recorder.largest()
+    assert recorder.largest().numel < B * H * (PAST + 1) * D, recorder.largest()
     products = dtype == torch.float32 and not padded  # which the CPU does faster unfused
-    assert recorder.fused_kernels() == (0 if products else 1), recorder.operators
+    assert fused_kernels(recorder) == (0 if products else 1), recorder.operators
 
 
 @FLOATS
@@ -152,11 +134,13 @@ def test_decode_never_expands_the_latents(variant, dtype):
     recorder = record(layer, hidden(tokens=1, dtype=dtype), cache)
     widest_row = LATENT["kv_lora_rank"] + LATENT["qk_rope_head_dim"]
     assert widest_row < H * LATENT["qk_nope_head_dim"]
-    of_cache = [entry for entry in recorder.floats if entry[0] > B * (past + 2) * widest_row]
+    of_cache = [
+        entry for entry in recorder.allocations if entry.numel > B * (past + 2) * widest_row
+    ]
     assert not of_cache, of_cache
-    assert recorder.fused_kernels() == (0 if dtype == torch.float32 else 1), recorder.operators
+    assert fused_kernels(recorder) == (0 if dtype == torch.float32 else 1), recorder.operators
     expanded = record(layer, hidden(tokens=1, dtype=dtype), cache, absorb=False)
-    assert expanded.largest()[0] >= B * past * H * LATENT["qk_nope_head_dim"]
+    assert expanded.largest().numel >= B * past * H * LATENT["qk_nope_head_dim"]
 
 
 VIEWS = ("slice", "view", "unsqueeze", "expand", "transpose", "select", "split", "detach",
@@ -174,10 +158,10 @@ def test_decode_copies_neither_cache_nor_weights(variant, form, dtype):
     scores = B * H * (PAST + 1)  # of one query: the size of no cache and of no weight
     copies = [
         entry
-        for entry in recorder.floats
-        if entry[0] >= new_tokens
-        and entry[0] != scores
-        and not any(view in entry[1] for view in VIEWS)
+        for entry in recorder.allocations
+        if entry.numel >= new_tokens
+        and entry.numel != scores
+        and not any(view in entry.operator for view in VIEWS)
     ]
     assert not copies, copies
 

@@ -216,9 +216,9 @@ def test_a_registered_variant_is_measured(toy):
     layers = geometries(Sizes(24, 6, 3, kv_lora_rank=13, qk_rope_head_dim=4))
     rates = Rates(1e9, 1e9, "cpu", "float32", 1, 1, 1)
     rows = measure_decode(layers, [8], rates=rates, steps=2)
-    rows += measure_prefill(layers, [6], rates=rates, steps=2, parts=True)
+    rows += measure_prefill(layers, [6], rates=rates, steps=2)
     text = table(rows)
-    assert sum("SWA" in line for line in text.splitlines()) == 3  # decode, prefill, its parts
+    assert sum("SWA" in line for line in text.splitlines()) == 2
     assert "SWA" in rankings([row for row in rows if row.phase == "decode"])[8][0]
 
 

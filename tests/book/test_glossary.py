@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 ENTRY = re.compile(
     r"- \*\*(?P<term>[^*]+)\*\*(?: \([^)]+\))?: (?P<meaning>.+) See \[(?P<heading>[^\]]+)\]"
-    r"\((?P<chapter>chapters/[\w-]+\.ipynb)#(?P<anchor>[\w-]+)\)\.?"
+    r"\((?P<chapter>\.\./chapters/[\w-]+\.ipynb)#(?P<anchor>[\w-]+)\)\.?"
 )
 
 
@@ -59,12 +59,13 @@ def is_used(term: str, text: str) -> bool:
     return re.search(rf"\b{re.escape(term)}(?:s|es|d|r)?\b", plain, re.IGNORECASE) is not None
 
 
-ENTRIES = entries((ROOT / "appendix" / "glossary.md").read_text(encoding="utf-8"))
+PAGE = ROOT / "appendix" / "glossary.md"
+ENTRIES = entries(PAGE.read_text(encoding="utf-8"))
 
 
 def prose(chapter: str) -> str:
-    """Return the Markdown of a chapter."""
-    cells = nbformat.read(ROOT / chapter, as_version=4).cells
+    """Return the Markdown of a chapter, given by its link on the page."""
+    cells = nbformat.read(PAGE.parent / chapter, as_version=4).cells
     return "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
 
 

@@ -12,7 +12,7 @@ import pytest
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-import solutions
+from tools import solutions
 
 CHAPTERS = sorted((Path(__file__).resolve().parents[2] / "chapters").glob("*.ipynb"))
 
@@ -55,8 +55,8 @@ CLOSING = "\n\n".join(
     [
         "## Explain it back\n\nExplain.",
         folded("recall", "It has this in it."),
-        folded("recall", "See [there](01-a.ipynb)."),
-        folded("recall", "See [there](02-b.ipynb)."),
+        folded("recall", "See [there](early.ipynb)."),
+        folded("recall", "See [there](earlier.ipynb)."),
     ]
 )
 
@@ -81,7 +81,9 @@ def good() -> NotebookNode:
 
 def as_chapter(notebook: NotebookNode) -> guards.Chapter:
     """Return the notebook as a chapter."""
-    return guards.Chapter(Path("05-sample.ipynb"), nbformat.writes(notebook), notebook)
+    return guards.Chapter(
+        Path("sample.ipynb"), nbformat.writes(notebook), notebook, earlier=("early", "earlier")
+    )
 
 
 @pytest.mark.parametrize("rule", learning.RULES, ids=lambda rule: rule.__name__)
@@ -155,7 +157,12 @@ BAD = [
     (learning.starts_are_harmless, show_a_solution, "not solved yet"),
     (learning.starts_are_harmless, use_the_readers_code, "['mine']"),
     (learning.graded_solutions_solve, swap(4, "mine: solved", "mine: not"), "mine: solved"),
-    (learning.closes_with_recall, swap(7, "(01-a.ipynb)", "(notes.md)"), "1 answers link"),
+    (learning.closes_with_recall, swap(7, "(early.ipynb)", "(notes.md)"), "1 answers link"),
+    (
+        learning.closes_with_recall,
+        swap(7, "(early.ipynb)", "(not-yet.ipynb)"),
+        "1 answers link",
+    ),
     (learning.closes_with_recall, text(7, "## Explain it back"), "0 answers to open"),
     (learning.closes_with_recall, text(6, "x"), "sections at the end"),
 ]
@@ -171,6 +178,13 @@ def test_a_bad_chapter_is_caught(rule, change, message):
 
 def test_every_rule_is_proven():
     assert {rule for rule, _, _ in BAD} == set(learning.RULES)
+
+
+def test_the_first_chapter_has_nothing_to_recall():
+    notebook = good()
+    notebook.cells[7].source = notebook.cells[7].source.replace(".ipynb", ".md")
+    first = as_chapter(notebook)._replace(earlier=())
+    assert learning.closes_with_recall(first) == []
 
 
 # The tool that runs solutions.
@@ -196,7 +210,7 @@ def test_what_a_solution_prints_is_stored_below_it(tmp_path):
     """Catches an old text that stays, and one that is lost."""
     source = folded("solution", "```python\nx = 2\n```\n\n```python\nprint(x)\n```\n\nSo.")
     notebook = new_notebook(cells=[new_markdown_cell(source)])
-    path = tmp_path / "05-sample.ipynb"
+    path = tmp_path / "sample.ipynb"
     path.write_text(nbformat.writes(notebook), encoding="utf-8")
     assert solutions.write(path)
     assert "```python\nprint(x)\n```\n\n```text\n2\n```\n\nSo." in guards.load(
@@ -207,8 +221,8 @@ def test_what_a_solution_prints_is_stored_below_it(tmp_path):
 
 def test_a_solution_that_fails_says_where(tmp_path):
     source = folded("solution", "```python\n1 / 0\n```")
-    path = tmp_path / "05-sample.ipynb"
+    path = tmp_path / "sample.ipynb"
     path.write_text(nbformat.writes(new_notebook(cells=[new_markdown_cell(source)])), "utf-8")
-    where = r"(?s)05-sample.ipynb.*ZeroDivisionError"
+    where = r"(?s)sample.ipynb.*ZeroDivisionError"
     with pytest.raises(solutions.SolutionError, match=where):
         solutions.write(path)

@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-import notation
+from tools import ROOT, notation
 
 FOUND = notation.names()
 CODE = re.compile(r"`(\w+)`")
 
 
 def test_pages_and_sources_agree():
-    """Catches a table that somebody edited by hand, and a source without its table."""
+    """Catches a table that was edited by hand, and a source without its table."""
     for name, tables in (("appendix/notation.md", 1), ("appendix/names.md", 3)):
-        text = (notation.ROOT / name).read_text(encoding="utf-8")
+        text = (ROOT / name).read_text(encoding="utf-8")
         assert len(notation.TABLE.findall(text)) == tables
         assert notation.page(text) == text
 
@@ -36,7 +36,7 @@ def test_a_parameter_without_names_is_caught(monkeypatch):
 
 
 def test_an_edited_table_is_noticed():
-    text = (notation.ROOT / "appendix" / "names.md").read_text(encoding="utf-8")
+    text = (ROOT / "appendix" / "names.md").read_text(encoding="utf-8")
     assert notation.page(text.replace("`n_query_groups`, a", "`n_groups`, a")) == text
 
 
@@ -76,7 +76,7 @@ def test_our_parameters_are_named_as_in_transformers():
 
 def test_pytorch_has_what_the_page_says_of_it():
     """Catches a change of the names and widths of `nn.MultiheadAttention`."""
-    text = (notation.ROOT / "appendix" / "names.md").read_text(encoding="utf-8")
+    text = (ROOT / "appendix" / "names.md").read_text(encoding="utf-8")
     alike, other = nn.MultiheadAttention(12, 3), nn.MultiheadAttention(12, 3, kdim=5, vdim=7)
     assert alike.in_proj_weight.shape == (3 * 12, 12)
     assert (other.k_proj_weight.shape, other.v_proj_weight.shape) == ((12, 5), (12, 7))

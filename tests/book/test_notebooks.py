@@ -10,14 +10,12 @@ from pathlib import Path
 import guards
 import nbformat
 import pytest
-import yaml
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
 import attnlib
-import listings
-import notebooks
+from tools import canonical, listings, toc
 
 ROOT = Path(__file__).resolve().parents[2]
 CHAPTERS = sorted((ROOT / "chapters").glob("*.ipynb"))
@@ -37,16 +35,7 @@ def test_chapter(path, guard):
 
 def test_chapters_are_those_of_the_table_of_contents():
     """A forgotten chapter is not built, and Sphinx does not say so."""
-    listed = toc_files(yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8")))
-    assert listed == sorted(
-        path.relative_to(ROOT).with_suffix("").as_posix() for path in CHAPTERS
-    )
-
-
-def toc_files(toc: dict) -> list[str]:
-    """Return the chapters that a table of contents names, sorted."""
-    entries = [entry["file"] for part in toc["parts"] for entry in part["chapters"]]
-    return sorted(entry for entry in entries if entry.startswith("chapters/"))
+    assert sorted(toc.paths()) == CHAPTERS
 
 
 def test_chapters_begin_with_the_same_check():
@@ -96,7 +85,7 @@ def good_notebook() -> NotebookNode:
     error = new_output("error", ename="ValueError", evalue="no", traceback=["ValueError: no"])
     words = {"mystnb": {"image": {"alt": "Four bars of equal height."}}, "tags": ["hide-input"]}
     return new_notebook(
-        metadata=notebooks.METADATA,
+        metadata=canonical.METADATA,
         cells=[
             new_markdown_cell("# Title\n\nA [link](beside.md#part), `{code}`, $x_1$.\n\n$$y$$"),
             new_code_cell(CHECK, execution_count=1, metadata={"tags": ["remove-cell"]}),
@@ -119,8 +108,8 @@ def good_notebook() -> NotebookNode:
 def as_chapter(folder: Path, notebook: NotebookNode) -> guards.Chapter:
     """Return the notebook as a chapter in a folder, beside the file that it links to."""
     (folder / "beside.md").write_text("# Part\n", encoding="utf-8")
-    path = folder / "00-sample.ipynb"
-    path.write_text(notebooks.dumps(notebooks.normalise(notebook, path.stem)), "utf-8")
+    path = folder / "sample.ipynb"
+    path.write_text(canonical.dumps(canonical.normalise(notebook, path.stem)), "utf-8")
     return guards.load(path)
 
 
@@ -249,8 +238,3 @@ def test_a_timing_may_stand_where_outputs_are_ignored(tmp_path):
 @pytest.mark.parametrize("text", ["B 2 s", "S = 512", "0.125 scale", "16 tokens", "1s^2"])
 def test_a_number_is_not_taken_for_a_timing(text):
     assert (guards.TIMING.search(text) is not None) == (text == "B 2 s")
-
-
-def test_a_chapter_missing_from_the_table_of_contents_is_noticed():
-    toc = {"parts": [{"chapters": [{"file": "chapters/01-a"}, {"file": "notation"}]}]}
-    assert toc_files(toc) == ["chapters/01-a"]

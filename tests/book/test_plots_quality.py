@@ -1,4 +1,4 @@
-"""Pictures of the quality lab: they draw the lab's numbers."""
+"""Pictures of the quality lab: what is drawn is what was found."""
 
 import pytest
 
@@ -10,7 +10,7 @@ STEPS = (0, 200, 400)
 
 
 @pytest.fixture
-def quality():
+def found():
     """Losses that differ between all configurations, seeds and steps."""
     runs = [
         QualityRun(name, seed, [(step, 5 - step / 100 + i / 10 + (7 * seed + 3 * i) % 5 / 40)
@@ -25,16 +25,14 @@ def line_of(ax, name):
     return next(line for line in ax.lines if line.get_label() == name)
 
 
-def test_curves_are_means_and_paired_differences(quality):
-    """Catches curves of one seed, and differences of another evaluation."""
-    left, right = loss_over_training(quality, OWN_CACHE).axes
+def test_curves_are_means_and_paired_differences(found):
+    """Catches curves of one seed, and differences of another look at the text."""
+    left, right = loss_over_training(found, OWN_CACHE).axes
     for name in OWN_CACHE:
-        means = [estimate(quality.losses(name, look)).mean for look in (1, 2)]
+        means = [estimate(found.losses(name, look)).mean for look in (1, 2)]
         assert list(line_of(left, name).get_ydata()) == pytest.approx(means)
         assert list(line_of(left, name).get_xdata()) == [200, 400]
-    gaps = [
-        paired_difference(quality.losses("MLA", k), quality.losses("MHA", k)) for k in (1, 2)
-    ]
+    gaps = [paired_difference(found.losses("MLA", k), found.losses("MHA", k)) for k in (1, 2)]
     assert list(line_of(right, "MLA").get_ydata()) == pytest.approx([e.mean for e in gaps])
     assert "MHA" not in {line.get_label() for line in right.lines}
     bands = [band.get_paths()[0].vertices[:, 1] for band in right.collections]
@@ -43,7 +41,7 @@ def test_curves_are_means_and_paired_differences(quality):
 
 
 def test_intervals_are_drawn_to_scale():
-    """Catches bars of the whole width instead of the half, and rows in another order."""
+    """Catches bars of the whole width where the half belongs, and rows in another order."""
     rows = {"GQA": [0.1, 0.3, 0.2], "MQA, wide heads": [-0.1, -0.2, -0.15]}
     (ax,) = paired_differences({"title": rows}).axes
     assert [label.get_text() for label in ax.get_yticklabels()] == list(rows)
@@ -58,13 +56,13 @@ def test_intervals_are_drawn_to_scale():
     assert marks[1] == "none" != marks[0]
 
 
-def test_costs_are_beside_the_loss(quality):
+def test_costs_are_beside_the_loss(found):
     """Catches a time of another configuration, and marks on top of each other."""
-    left, right = loss_beside_costs(quality, CONFIGURATIONS).axes
+    left, right = loss_beside_costs(found, CONFIGURATIONS).axes
     for i, (name, bar) in enumerate(zip(CONFIGURATIONS, right.containers, strict=True)):
         assert bar.lines[0].get_xdata() == pytest.approx([1000 * (0.1 + i / 50)])
-        assert bar.lines[0].get_ydata() == pytest.approx([estimate(quality.losses(name)).mean])
+        assert bar.lines[0].get_ydata() == pytest.approx([estimate(found.losses(name)).mean])
     places = [bar.lines[0].get_xdata()[0] for bar in left.containers]
     assert len(set(places)) == len(places)
     for name, place in zip(CONFIGURATIONS, places, strict=True):
-        assert 1 <= place / quality.sizes[name]["cache_bytes"] < 1.8
+        assert 1 <= place / found.sizes[name]["cache_bytes"] < 1.8

@@ -21,10 +21,10 @@ import traitlets
 from nbval.plugin import IPyNbCell, get_sanitize_patterns
 
 import attnlib
-import notebooks
 from attnlib.book.widgets import AttentionHeatmap, Widget
 from attnlib.book.widgets import base as shared
 from attnlib.book.widgets.base import unpack
+from tools import canonical
 
 ROOT = Path(__file__).resolve().parents[2]
 WIDGETS = Path(attnlib.book.widgets.__file__).parent
@@ -340,10 +340,10 @@ def test_normal_form_replaces_yesterdays_code():
     output = nbformat.v4.new_output("display_data", {"text/html": old, LIVE: {"model_id": "1"}})
     cell = nbformat.v4.new_code_cell("widget", outputs=[output], execution_count=1)
     text = nbformat.writes(nbformat.v4.new_notebook(cells=[cell]))
-    new = notebooks.normal_text(text, "00-test")
+    new = canonical.canonical_text(text, "00-test")
     data = nbformat.reads(new, as_version=4).cells[0].outputs[0].data
     assert dict(data) == {"text/html": widget.html()}
-    assert notebooks.normal_text(new, "00-test") == new
+    assert canonical.canonical_text(new, "00-test") == new
 
 
 def sanitised(text: str) -> str:

@@ -18,8 +18,7 @@ import nbformat
 from IPython.core.inputtransformer2 import TransformerManager
 from nbformat import NotebookNode
 
-import listings
-import notebooks
+from tools import canonical, listings, toc
 
 MAX_BYTES = 1_000_000
 MAX_CELL_LINES = 15
@@ -63,17 +62,25 @@ ELSEWHERE = re.compile(r"^(?:[a-z][a-z0-9+.-]*:|//)", re.IGNORECASE)
 
 
 class Chapter(NamedTuple):
-    """A notebook, the text it is stored as, and where it lies."""
+    """A chapter.
+
+    Attributes:
+        path: of its notebook.
+        text: the notebook as it is stored.
+        notebook: the same, parsed.
+        earlier: names of the chapters that come before it in the book.
+    """
 
     path: Path
     text: str
     notebook: NotebookNode
+    earlier: tuple[str, ...] = ()
 
 
 def load(path: Path) -> Chapter:
     """Return the chapter stored at a path."""
     text = path.read_text(encoding="utf-8")
-    return Chapter(path, text, nbformat.reads(text, as_version=4))
+    return Chapter(path, text, nbformat.reads(text, as_version=4), tuple(toc.earlier(path)))
 
 
 def tags(cell: NotebookNode) -> set[str]:
@@ -166,8 +173,8 @@ def is_small(chapter: Chapter) -> list[str]:
 
 
 def is_normal(chapter: Chapter) -> list[str]:
-    """The file is in the form that tools/notebooks.py writes."""
-    if notebooks.normal_text(chapter.text, chapter.path.stem) == chapter.text:
+    """The file is in the form that `make normalise` writes."""
+    if canonical.canonical_text(chapter.text, chapter.path.stem) == chapter.text:
         return []
     return ["not in normal form: `make normalise`"]
 

@@ -167,8 +167,9 @@ def dense_reference(layer, x, *, causal=True, key_mask=None):
     allowed = torch.ones(1, 1, T, T, dtype=torch.bool)
     if causal:
         allowed = allowed.tril()
-        if layer.window is not None:
-            allowed = allowed.triu(1 - layer.window)
+        window = getattr(layer, "window", None)
+        if window is not None:
+            allowed = allowed.triu(1 - window)
     if key_mask is not None:
         allowed = allowed & key_mask[:, None, None, :]
     weights = scores.masked_fill(~allowed, -torch.inf).softmax(dim=-1).nan_to_num(0.0)

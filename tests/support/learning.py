@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 from guards import Chapter, cells, prose
 from nbformat import NotebookNode
 
-import solutions
-from folded import details
+from tools import solutions
+from tools.details import details
 
 LEAST_QUESTIONS, LEAST_OPTIONS, LEAST_EXERCISES = 4, 3, 3
 LEAST_REASON_WORDS = 8
@@ -25,7 +25,7 @@ QUESTION = re.compile(r"^\*\*Predict\.\*\* ")
 EXERCISE = re.compile(r"^### Exercise (\d+): \S", re.MULTILINE)
 VERDICT = re.compile(r"^\*\*(Right|No)\.\*\* ")
 SECTION = re.compile(r"^## (.+)$", re.MULTILINE)
-OTHER_CHAPTER = re.compile(r"\]\((?:\d\d|[a-z])[\w-]*\.ipynb")
+CHAPTER_LINK = re.compile(r"\]\(([\w-]+)\.ipynb")
 MARKDOWN_IN_HTML = re.compile(r"\$|\*\*|(?<!`)`(?!`)|\]\(")
 
 
@@ -173,9 +173,10 @@ def closes_with_recall(chapter: Chapter) -> list[str]:
     complaints = []
     if len(found) < 3:
         complaints.append(f"Explain it back: {len(found)} answers to open, at least 3")
-    first = chapter.path.stem.startswith("01")
-    linked = [one for one in found[1:] if OTHER_CHAPTER.search(one.text)]
-    if not first and len(linked) < 2:
+    linked = [
+        one for one in found[1:] if set(CHAPTER_LINK.findall(one.text)) & set(chapter.earlier)
+    ]
+    if chapter.earlier and len(linked) < 2:
         complaints.append(f"{len(linked)} answers link to an earlier chapter, at least 2")
     order = [t for _, c in cells(chapter, "markdown") for t in SECTION.findall(prose(c.source))]
     wanted = ["Exercises", "Summary", "Explain it back", "Further reading"]

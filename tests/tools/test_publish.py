@@ -5,22 +5,15 @@ from __future__ import annotations
 import base64
 import hashlib
 import subprocess
-import sys
 import zipfile
-from pathlib import Path
 
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-import address
-import downloads
-import publish
-
-sys.path.append(str(Path(__file__).resolve().parents[2] / "_ext"))
-
 import icons
 import policy
+from tools import address, downloads, publish
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 HOME = address.Address("some-reader", "attention", COMMIT, "https://some-reader.github.io/a/")
@@ -95,9 +88,10 @@ def chapter():
 
 
 def test_a_published_chapter_installs_its_own_commit():
-    """Catches a notebook that installs whatever is newest, and one that replaces torch."""
-    first, other = publish.published(chapter(), "01-a", HOME).cells[1:]
-    line = f'%pip install --quiet "attnlib @ git+https://github.com/some-reader/attention@{COMMIT}"'
+    """Catches a notebook that installs whatever is newest, or no widgets, or replaces torch."""
+    first, other = publish.published(chapter(), "topic", HOME).cells[1:]
+    package = f"attnlib[book] @ git+https://github.com/some-reader/attention@{COMMIT}"
+    line = f'%pip install --quiet "{package}"'
     assert first.source.splitlines()[-1].strip() == line
     assert first.source.startswith("try:\n    import attnlib")
     assert other.source == "print(1)"
@@ -105,8 +99,8 @@ def test_a_published_chapter_installs_its_own_commit():
 
 def test_a_chapter_without_the_check_is_refused():
     notebook = new_notebook(cells=[new_code_cell("import torch")])
-    with pytest.raises(ValueError, match="01-a: the first code cell"):
-        publish.published(notebook, "01-a", HOME)
+    with pytest.raises(ValueError, match="topic: the first code cell"):
+        publish.published(notebook, "topic", HOME)
 
 
 def test_the_branch_keeps_the_newest_commits(tmp_path, monkeypatch):
@@ -118,7 +112,7 @@ def test_the_branch_keeps_the_newest_commits(tmp_path, monkeypatch):
     monkeypatch.setenv("GIT_CONFIG_VALUE_0", "https://github.com/")
     monkeypatch.setattr(publish, "CHAPTERS", tmp_path / "chapters")
     (tmp_path / "chapters").mkdir()
-    (tmp_path / "chapters" / "01-a.ipynb").write_text(nbformat.writes(chapter()), "utf-8")
+    (tmp_path / "chapters" / "topic.ipynb").write_text(nbformat.writes(chapter()), "utf-8")
     commits = [str(digit) * 40 for digit in range(4)]
     for commit in [*commits, commits[-1]]:  # the last one twice
         publish.push(HOME._replace(commit=commit), keep=2)
@@ -129,11 +123,11 @@ def test_the_branch_keeps_the_newest_commits(tmp_path, monkeypatch):
         check=True,
     ).stdout.split()
     assert listed == [
-        f"{commits[2]}/chapters/01-a.ipynb",
-        f"{commits[3]}/chapters/01-a.ipynb",
+        f"{commits[2]}/chapters/topic.ipynb",
+        f"{commits[3]}/chapters/topic.ipynb",
         "COMMITS",
     ]
-    assert HOME.colab("01-a").endswith(f"/blob/notebooks/{COMMIT}/chapters/01-a.ipynb")
+    assert HOME.colab("topic").endswith(f"/blob/notebooks/{COMMIT}/chapters/topic.ipynb")
 
 
 FONT = (

@@ -114,7 +114,7 @@ def test_every_widget_stands_in_a_chapter_and_is_driven():
     files = {getattr(widgets, name).file for name in widgets.__all__ if name != "Widget"}
     texts = [path.read_text(encoding="utf-8") for path in (ROOT / "chapters").glob("*.ipynb")]
     stored = {name for text in texts for name in re.findall(r'data-widget=\\"(\w+)\\"', text)}
-    tests = (ROOT / "tests" / "widgets").glob("test_widget_page_*.py")
+    tests = (ROOT / "tests" / "site" / "widgets").glob("test_widget_page_*.py")
     driven = {path.stem.removeprefix("test_widget_page_") for path in tests}
     assert files == stored
     assert files <= driven

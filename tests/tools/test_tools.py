@@ -1,4 +1,4 @@
-"""The tools: listings cut as promised, notebooks brought to one form, set-up told apart."""
+"""The tools: listings that cut docstrings only, and notebooks in canonical form."""
 
 from __future__ import annotations
 
@@ -13,11 +13,8 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from PIL import Image, ImageChops, ImageDraw
 
 import attnlib
-import browser
-import listings
-import notebooks
-import run_tests
 from attnlib.book.listings import changed_lines, cut_docstrings
+from tools import browser, canonical, execute, listings
 
 SOURCE = '''\
 def f(x):
@@ -127,7 +124,7 @@ def test_a_long_or_wide_listing_is_refused(monkeypatch):
 
 def untidy_notebook() -> nbformat.NotebookNode:
     """Return a notebook as an editor leaves it."""
-    widget = {notebooks.WIDGET_VIEW: {"model_id": "random"}, "text/html": "<b>x</b>"}
+    widget = {canonical.WIDGET_VIEW: {"model_id": "random"}, "text/html": "<b>x</b>"}
     return new_notebook(
         metadata={"kernelspec": {"name": "mine", "display_name": "Mine"}, "authors": ["me"]},
         cells=[
@@ -155,10 +152,10 @@ def untidy_notebook() -> nbformat.NotebookNode:
     )
 
 
-def test_normal_form():
-    result = notebooks.normalise(untidy_notebook(), "00-sample")
+def test_canonical_form():
+    result = canonical.normalise(untidy_notebook(), "00-sample")
     title, first, second, failing, never = result.cells
-    assert result.metadata == notebooks.METADATA
+    assert result.metadata == canonical.METADATA
     assert title.source == "# Title"
     assert first.metadata == {
         "tags": ["hide-input"],
@@ -176,9 +173,9 @@ def test_normal_form():
     assert failing.outputs[0].traceback == ["E: v"]
 
 
-def test_normal_form_is_a_fixed_point():
-    once = notebooks.normal_text(nbformat.writes(untidy_notebook()), "00-sample")
-    assert notebooks.normal_text(once, "00-sample") == once
+def test_canonical_form_is_a_fixed_point():
+    once = canonical.canonical_text(nbformat.writes(untidy_notebook()), "00-sample")
+    assert canonical.canonical_text(once, "00-sample") == once
     assert once.endswith("}\n")
 
 
@@ -205,7 +202,7 @@ def as_png(picture: Image.Image) -> bytes:
 @pytest.mark.parametrize("mode", ["RGB", "RGBA"])
 def test_a_picture_is_stored_small_and_looks_the_same(mode):
     before = as_png(drawn(mode))
-    after = notebooks.small_png(before)
+    after = canonical.small_png(before)
     assert len(after) < len(before) / 2
     with Image.open(io.BytesIO(after)) as picture:
         assert (picture.mode, picture.size) == ("P", (256, 256))
@@ -216,21 +213,21 @@ def test_a_picture_is_stored_small_and_looks_the_same(mode):
 
 
 def test_a_picture_that_is_small_or_translucent_is_left_alone():
-    small = notebooks.small_png(as_png(drawn("RGB")))
-    assert notebooks.small_png(small) == small
+    small = canonical.small_png(as_png(drawn("RGB")))
+    assert canonical.small_png(small) == small
     glass = drawn("RGBA")
     glass.putalpha(128)
-    assert notebooks.small_png(as_png(glass)) == as_png(glass)
+    assert canonical.small_png(as_png(glass)) == as_png(glass)
 
 
 def test_pictures_are_stored_small_once():
     picture = base64.b64encode(as_png(drawn("RGBA"))).decode()
     output = new_output("display_data", data={"image/png": picture})
     sample = new_notebook(cells=[new_code_cell("plot()", outputs=[output])])
-    once = notebooks.normal_text(nbformat.writes(sample), "00-sample")
+    once = canonical.canonical_text(nbformat.writes(sample), "00-sample")
     stored = nbformat.reads(once, as_version=4).cells[0].outputs[0].data["image/png"]
     assert len(stored) < len(picture) / 2
-    assert notebooks.normal_text(once, "00-sample") == once
+    assert canonical.canonical_text(once, "00-sample") == once
 
 
 def test_only_timings_may_differ_unnoticed():
@@ -243,15 +240,15 @@ def test_only_timings_may_differ_unnoticed():
         ]
         return nbformat.writes(new_notebook(cells=cells))
 
-    assert notebooks.same_but_for_timings(text("1 ms", "4"), text("2 ms", "4"))
-    assert not notebooks.same_but_for_timings(text("1 ms", "4"), text("1 ms", "5"))
+    assert execute.equal_except_timings(text("1 ms", "4"), text("2 ms", "4"))
+    assert not execute.equal_except_timings(text("1 ms", "4"), text("1 ms", "5"))
 
 
 def test_a_failing_chapter_is_named_and_left_alone(tmp_path, capsys):
     path = tmp_path / "00-sample.ipynb"
     before = nbformat.writes(new_notebook(cells=[new_code_cell("1 / 0")]))
     path.write_text(before, encoding="utf-8")
-    assert notebooks.main([str(path)]) == 1
+    assert execute.main([str(path)]) == 1
     shown = capsys.readouterr()
     assert "00-sample.ipynb: FAILED" in shown.out
     assert "00-sample.ipynb, code cell 1:\n\n1 / 0" in shown.err
@@ -263,16 +260,3 @@ def test_a_chosen_browser_that_is_none_is_refused(monkeypatch):
     monkeypatch.setenv("CHROMIUM", "no-such-browser")
     with pytest.raises(browser.BrowserNotFoundError, match="'no-such-browser'"):
         browser.find()
-
-
-def test_every_test_file_is_in_a_step():
-    """Catches a test that nobody runs, since the steps name their files."""
-    named = {
-        run_tests.ROOT / word
-        for step in run_tests.STEPS
-        for command in step.commands
-        for word in command
-        if word.startswith("tests")
-    }
-    for path in (run_tests.ROOT / "tests").rglob("test_*.py"):
-        assert named & {path, *path.parents}, f"no step of tools/run_tests.py runs {path.name}"

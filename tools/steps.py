@@ -1,0 +1,192 @@
+"""Run the checks and tests, one step after another; stop at the first that fails.
+
+    python -m tools test               all steps
+    python -m tools test lint attnlib  these only
+
+A step is a folder of tests or a few commands. Two processes share a folder's tests.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from tools import ROOT, arguments
+from tools.kernel import KERNEL_ENV
+
+Command = tuple[str, ...]
+
+
+class Step(NamedTuple):
+    """Commands that check one thing.
+
+    Attributes:
+        name: what ``STEPS`` selects the step by.
+        summary: what it checks.
+        commands: run in turn until one fails.
+        remedy: what to do when one fails.
+    """
+
+    name: str
+    summary: str
+    commands: tuple[Command, ...]
+    remedy: str
+
+
+def module(name: str, *options: str) -> Command:
+    """Return the command that runs a Python module."""
+    return (sys.executable, "-m", name, *options)
+
+
+def program(name: str, *options: str) -> Command:
+    """Return the command that runs a program installed beside Python."""
+    return (str(Path(sys.executable).with_name(name)), *options)
+
+
+def tool(name: str, *options: str) -> Command:
+    """Return the command that runs a tool of this package."""
+    return module("tools", name, *options)
+
+
+def pytest(*options: str) -> Command:
+    """Return the command that runs tests in two processes."""
+    return module("pytest", "-q", "-n2", *options)
+
+
+def schema(name: str, *files: str) -> Command:
+    """Return the command that checks files against a schema that check-jsonschema ships."""
+    return module("check_jsonschema", "--builtin-schema", f"vendor.{name}", *files)
+
+
+WORKFLOWS = tuple(
+    path.relative_to(ROOT).as_posix() for path in sorted(ROOT.glob(".github/workflows/*.yml"))
+)
+
+# None of these needs a network.
+LINT = (
+    module("ruff", "check", "."),
+    module("ruff", "format", "--check", "."),
+    module("codespell_lib"),
+    program("pydoclint", "--quiet", "attnlib"),
+    tool("types"),
+    program("oxlint", "--deny-warnings", "attnlib", "_static", "tools"),
+    program("zizmor", "--offline", "--quiet", "--no-progress", ".github"),
+    schema("github-workflows", *WORKFLOWS),
+    schema("dependabot", ".github/dependabot.yml"),
+)
+
+NBVAL = (
+    "--nbval",
+    "--nbval-current-env",
+    "--nbval-sanitize-with=tests/nbval_sanitize.cfg",
+    "--dist=loadscope",  # a notebook's cells share a kernel
+)
+
+STEPS = (
+    Step(
+        "chromium",
+        "a browser for the last step exists",
+        (tool("browser"),),
+        "install one in any of the ways above.",
+    ),
+    Step(
+        "lint",
+        "style, types, docstrings, spelling, JavaScript and workflows",
+        LINT,
+        "`make format` corrects what it can; the rest is listed above.",
+    ),
+    Step(
+        "generated",
+        "listings, tables, pictures and notebooks are what their sources generate",
+        (
+            tool("listings", "--check"),
+            tool("notation", "--check"),
+            tool("contents", "--check"),
+            tool("pictures", "--check"),
+            tool("normalise", "--check"),
+        ),
+        "`make listings`, `make pictures` or `make notebooks` writes them again.",
+    ),
+    Step(
+        "attnlib",
+        "the library",
+        (pytest("tests/attnlib"),),
+        "one file: .venv/bin/python -m pytest tests/attnlib/FILE",
+    ),
+    Step(
+        "book",
+        "chapters, widgets, exercises and pages",
+        (pytest("tests/book"),),
+        "each failure names the file, the cell and the rule.",
+    ),
+    Step(
+        "tools",
+        "tools, workflows and the repository itself",
+        (pytest("tests/tools"),),
+        "one file: .venv/bin/python -m pytest tests/tools/FILE",
+    ),
+    Step(
+        "nbval",
+        "chapters and solutions run again and print what they show",
+        (tool("solutions", "--build"), pytest(*NBVAL, "chapters", "_build/solutions")),
+        "if the new outputs are right, `make notebooks` stores them.",
+    ),
+    Step(
+        "build",
+        "the book builds from nothing without a warning",
+        (tool("build", "--fresh"),),
+        "the warnings above name file and line.",
+    ),
+    Step(
+        "site",
+        "built pages in Chromium and widgets in JupyterLab",
+        (pytest("--dist=loadgroup", "tests/site"),),
+        "`make book` serves the pages; one file: .venv/bin/python -m pytest tests/site/FILE",
+    ),
+)
+
+
+def run(steps: list[Step]) -> int:
+    """Run steps until one fails; return its exit status, or 0.
+
+    The last line printed counts the steps that passed and failed.
+    """
+    begin = time.perf_counter()
+    times = []
+    for number, step in enumerate(steps, start=1):
+        print(f"\n== [{number}/{len(steps)}] {step.name}: {step.summary}", flush=True)
+        start = time.perf_counter()
+        status = run_step(step)
+        times.append(f"{step.name} {time.perf_counter() - start:.0f} s")
+        if status != 0:
+            print(f"\n== FAILED in {step.name}: {step.remedy}")
+            print(f"   only this step: make test STEPS={step.name}")
+            print(f"steps: {number - 1} passed, 1 failed", flush=True)
+            return status
+    print(f"\n== {', '.join(times)}; total {time.perf_counter() - begin:.0f} s")
+    print(f"steps: {len(steps)} passed, 0 failed", flush=True)
+    return 0
+
+
+def run_step(step: Step) -> int:
+    """Run a step's commands until one fails; return its exit status, or 0."""
+    for command in step.commands:
+        done = subprocess.run(command, cwd=ROOT, env=os.environ | KERNEL_ENV, check=False)
+        if done.returncode != 0:
+            return done.returncode
+    return 0
+
+
+def main(argv: list[str]) -> int:
+    """Run the tool; return its exit status."""
+    names = [step.name for step in STEPS]
+    parser = arguments.parser(__doc__)
+    parser.add_argument("steps", nargs="*", metavar="STEP", help=", ".join(names))
+    options = parser.parse_args(argv)
+    if unknown := sorted(set(options.steps) - set(names)):
+        parser.error(f"no step {', '.join(unknown)}; there are {', '.join(names)}")
+    return run([step for step in STEPS if not options.steps or step.name in options.steps])
