@@ -77,6 +77,10 @@ editions: .venv/ready ## notebooks for students and instructors, and slides (CHA
 lint: .venv/ready ## check style, spelling and workflows
 	@$(TOOLS) test lint
 
+.PHONY: coverage
+coverage: .venv/ready ## measure which branches of floor 1 the tests of attnlib run
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -q -n2 --cov --cov-report=term tests/attnlib
+
 .PHONY: links
 links: .venv/ready ## check every external link; needs a network
 	@$(TOOLS) links

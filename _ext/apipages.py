@@ -68,14 +68,33 @@ def offered(module: ModuleType) -> list[str]:
     """
     if hasattr(module, "__all__"):
         return list(module.__all__)
-    return [
+    code = [
         name
         for name, value in vars(module).items()
         if not name.startswith("_")
-        and (inspect.isfunction(value) or inspect.isclass(value))
+        and is_code(value)
         and value.__module__ == module.__name__
         and not docstrings.is_helper(value)
     ]
+    return code + explained_values(module.__name__)
+
+
+def is_code(thing: object) -> bool:
+    """Whether something is a function or a class, and knows the module that defines it."""
+    return inspect.isfunction(thing) or inspect.isclass(thing)
+
+
+def explained_values(module: str) -> list[str]:
+    """Return the public values, such as tables, that a module's source explains.
+
+    Args:
+        module: its dotted name. Only the module that defines a value can show it.
+    """
+    try:
+        words = ModuleAnalyzer.for_module(module).find_attr_docs()
+    except PycodeError:
+        return []
+    return [name for scope, name in words if not scope and not name.startswith("_")]
 
 
 def above(module: str) -> list[ModuleType]:
@@ -124,10 +143,14 @@ def as_shown(name: str, package: str) -> Shown | None:
         public
         for parent in above(name)
         for public in parent.__all__
-        if hasattr(module, public) and getattr(parent, public) is getattr(module, public)
+        if is_code(thing := getattr(module, public, None)) and getattr(parent, public) is thing
     ]
     if left_out and not set(offered(module)) - set(left_out):
         return None
+    for public in getattr(module, "__all__", []):
+        thing = getattr(module, public)
+        if is_code(thing) and not f"{thing.__module__}.".startswith(f"{name}."):
+            left_out.append(public)  # it comes from elsewhere, and is shown there
     return Shown(name, name != package and package != PACKAGE, tuple(dict.fromkeys(left_out)))
 
 
@@ -138,7 +161,8 @@ def documented(target: str) -> str | None:
         target: a dotted name of it, by any module that has it.
 
     Returns:
-        The dotted name by the topmost package that offers it; None if there is no such object.
+        The dotted name by the topmost package that offers it, or for a value by the module that
+        explains it; None if there is no such object.
     """
     parts = target.split(".")
     for end in range(len(parts), 0, -1):
@@ -155,9 +179,9 @@ def documented(target: str) -> str | None:
     if not hasattr(module, public):
         return None
     thing = getattr(module, public)
-    home = getattr(thing, "__module__", module.__name__)
-    if not (inspect.isfunction(thing) or inspect.isclass(thing)):
-        home = home_of_value(module.__name__, public)
+    if not is_code(thing):
+        return ".".join([home_of_value(module.__name__, public), public, *rest])
+    home = thing.__module__
     for package in [*above(home), importlib.import_module(home)]:
         if getattr(package, public, None) is thing and (
             package.__name__ == home or public in package.__all__
@@ -176,7 +200,7 @@ def home_of_value(module: str, name: str) -> str:
     value = getattr(importlib.import_module(module), name)
     below = sorted(other for other in sys.modules if other.startswith(f"{module}."))
     for other in [module, *below]:
-        if getattr(sys.modules[other], name, None) is value and has_words(other, name):
+        if name in explained_values(other) and getattr(sys.modules[other], name) is value:
             return other
     return module
 
@@ -187,13 +211,9 @@ def has_words(module: str, name: str) -> bool:
     thing = getattr(home, name, None)
     if name not in getattr(home, "__all__", [name]):
         return False
-    if inspect.isfunction(thing) or inspect.isclass(thing):
+    if is_code(thing):
         return bool(thing.__doc__) and not docstrings.is_helper(thing)
-    try:
-        words = ModuleAnalyzer.for_module(module).find_attr_docs()
-    except PycodeError:
-        return False
-    return ("", name) in words and not inspect.ismodule(thing)
+    return name in explained_values(module)
 
 
 def listed(cell: dict) -> list[str]:
@@ -212,7 +232,8 @@ def resolved(name: str) -> object:
     """Return the object with a dotted name; None if there is none."""
     module, _, last = name.rpartition(".")
     try:
-        return getattr(importlib.import_module(module), last, None)
+        home = importlib.import_module(module)
+        return getattr(home, last) if hasattr(home, last) else importlib.import_module(name)
     except ModuleNotFoundError:
         return None
 

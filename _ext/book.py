@@ -25,20 +25,20 @@ FOLD_LABEL = '<summary aria-label="Toggle hidden content">'
 FONT_PRELOAD = re.compile(r'<link rel="preload" as="font"[^>]*>\s*')
 
 # What a page needs while it is read: its own name, and the theme, which sets the colours. All
-# other scripts serve buttons, search, icons and maths; `_static/later.js` runs them after the
-# first picture of the page, so that widgets are there and answer before them.
-NAMED_WITHIN = {"documentation_options.js"}  # lines within the page set values of its
-AFTER_PARSING = {"book.js", "later.js", "bootstrap.js", "pydata-sphinx-theme.js"}
+# other scripts serve buttons, search, icons and maths; `_static/defer.js` runs them after the
+# page is first painted, so that widgets are there and respond before them.
+INLINE_USES = {"documentation_options.js"}  # inline scripts set values that it defines
+AFTER_PARSING = {"book.js", "defer.js", "bootstrap.js", "pydata-sphinx-theme.js"}
 SCRIPT = re.compile(r'<script(?P<rest>[^>]* src="(?P<path>[^"?]+)[^"]*"[^>]*)></script>')
 DEFER = re.compile(r' defer(="defer")?')
 
 
-# Made only for a book that has an address: a sitemap, a page for what is not found, and
-# titles, descriptions and pictures for who is sent a link.
+# Only for a book that has an address: a sitemap, a page for addresses that do not exist, and
+# titles, descriptions and pictures for previews of links.
 ONLINE = ("sphinx_sitemap", "notfound.extension", "sphinxext.opengraph")
 
 
-# It is shown at any address, so its links begin at the top of the site.
+# The page is shown at any address, so its links begin at the top of the site.
 LOST = """\
 <h1>Page not found</h1>
 <p>There is no page at this address. It may have been renamed.</p>
@@ -55,8 +55,8 @@ LONGEST_DESCRIPTION = 160  # characters that a list of search results shows
 FORMULA = "\N{OBJECT REPLACEMENT CHARACTER}"
 
 
-def lead_home(app: Sphinx, config: Config):
-    """Give pages the address of this repository, if there is one: buttons, canonical links."""
+def configure_address(app: Sphinx, config: Config):
+    """Configure what needs the repository's address: buttons, canonical links, the sitemap."""
     home = address.find()
     if home is None:
         return
@@ -80,20 +80,20 @@ def lead_home(app: Sphinx, config: Config):
     }
 
 
-def tell_what_is_known(app: Sphinx, page: str, template: str, context: dict, doctree):
-    """Give templates what `make publish` knows: downloads, and when the notebooks last ran."""
+def add_published_facts(app: Sphinx, page: str, template: str, context: dict, doctree):
+    """Pass to templates what `make publish` knows: downloads, and when notebooks last ran."""
     context["downloads"] = os.environ.get("BOOK_DOWNLOADS", "")
     context["checked"] = os.environ.get("BOOK_CHECKED", "")
 
 
-def name_folds_by_their_words(app: Sphinx, page: str, template: str, context: dict, doctree):
-    """Let the visible words of a folded cell be its accessible name."""
+def name_folded_cells(app: Sphinx, page: str, template: str, context: dict, doctree):
+    """Make the visible words of a folded cell its accessible name."""
     if "body" in context:
         context["body"] = context["body"].replace(FOLD_LABEL, "<summary>")
 
 
 def describe(app: Sphinx, page: str, template: str, context: dict, doctree: document | None):
-    """Say in the page's head what the page is about: its first sentences, without formulas."""
+    """Describe a page in its head by its first sentences, up to the first formula."""
     sentences = first_sentences(doctree) if doctree is not None else []
     text = ""
     for sentence in sentences:
@@ -124,27 +124,27 @@ def first_sentences(doctree: document) -> list[str]:
     return list(itertools.takewhile(lambda sentence: FORMULA not in sentence, sentences))
 
 
-def waiting(script: re.Match) -> str:
-    """Return a script's element, inert if it can wait until later.js runs it."""
+def deferred(script: re.Match) -> str:
+    """Return a script element, inert if defer.js runs it later."""
     name, rest = script["path"].rpartition("/")[2], DEFER.sub("", script["rest"])
-    if name in NAMED_WITHIN:
+    if name in INLINE_USES:
         return script[0]
     if name in AFTER_PARSING:
         return f"<script defer{rest}></script>"
-    return f'<script type="text/plain" data-waits{rest}></script>'
+    return f'<script type="text/plain" data-defer{rest}></script>'
 
 
 def revise(app: Sphinx, error: Exception | None):
-    """Change what no template lets one change: let scripts wait, and leave fonts to CSS."""
+    """Change what no template can: icons, deferred scripts, fonts, the security policy."""
     if error is not None or app.builder.format != "html":
         return
     shape = icons.shapes(icons.find_script().read_text(encoding="utf-8"))
     for path in [p for folder in FOLDERS for p in app.outdir.glob(f"{folder}/*.html")]:
         page = path.read_text(encoding="utf-8")
         revised = icons.drawn(FONT_PRELOAD.sub("", page), shape)
-        searches = path.name == "search.html"  # that is all it does, so it does it at once
-        if not searches and "data-waits" not in page:
-            revised = SCRIPT.sub(waiting, revised)
+        searches = path.name == "search.html"  # its scripts are its content
+        if not searches and "data-defer" not in page:
+            revised = SCRIPT.sub(deferred, revised)
         revised = policy.guarded(revised)
         if revised != page:
             path.write_text(revised, encoding="utf-8")
@@ -161,9 +161,9 @@ def setup(app: Sphinx) -> dict:
     if address.find() is not None:
         for extension in ONLINE:
             app.setup_extension(extension)
-    app.connect("config-inited", lead_home, priority=100)  # before theirs
-    app.connect("html-page-context", tell_what_is_known)
-    app.connect("html-page-context", name_folds_by_their_words)
+    app.connect("config-inited", configure_address, priority=100)  # before theirs
+    app.connect("html-page-context", add_published_facts)
+    app.connect("html-page-context", name_folded_cells)
     app.connect("html-page-context", describe, priority=900)  # after opengraph has its tags
     app.connect("build-finished", revise)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,16 +1,16 @@
-"""Where the book lives on GitHub and on the web: the only place that knows it.
+"""Where the book is published, on GitHub and on the web.
+
+    python -m tools address   print what is known
 
 No address is written down anywhere. It is that of the repository from which the book is
-published, so a fork points to itself. ``make publish`` asks in turn:
+published, so a fork points to itself. ``make publish`` looks in turn at
 
 - ``BOOK_REPOSITORY``, ``owner/name`` or an address on GitHub, for a trial;
 - ``GITHUB_REPOSITORY``, which GitHub sets where a workflow runs;
 - the remote ``origin`` of this clone, if it is on GitHub.
 
-It sets ``BOOK_REPOSITORY``, and only where that is set do pages get an address. A book that is
-built without being published has none, and no button that would lead nowhere.
-
-    python -m tools address   say what is known
+It sets ``BOOK_REPOSITORY``, and pages get an address only if that is set. A book that is built
+without being published has none, and no button that would lead nowhere.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tools import ROOT
 
 HOST = "https://github.com"
 COLAB = "https://colab.research.google.com"
-BRANCH = "notebooks"  # holds the chapters as they are published, a folder for each commit
+BRANCH = "notebooks"  # the chapters as they are published, one folder per commit
 
 GITHUB = re.compile(
     r"^(?:https://(?:[^@/]+@)?github\.com/|(?:ssh://)?git@github\.com[:/])?"
@@ -33,13 +33,13 @@ GITHUB = re.compile(
 
 
 class Address(NamedTuple):
-    """Where one state of the book lives.
+    """Where one commit of the book is published.
 
     Attributes:
         owner: the account on GitHub.
         name: of the repository.
-        commit: what the book is built from, 40 hexadecimal digits.
-        site: where its pages are, ending in a slash.
+        commit: the commit that the book is built from, 40 hexadecimal digits.
+        site: address of its pages, ending in a slash.
     """
 
     owner: str
@@ -86,19 +86,19 @@ def git(*arguments: str) -> str:
 
 
 def repository() -> str:
-    """Return ``owner/name`` of the repository to publish from; empty if nobody knows."""
-    said = os.environ.get("BOOK_REPOSITORY") or os.environ.get("GITHUB_REPOSITORY") or ""
+    """Return ``owner/name`` of the repository to publish from; empty if unknown."""
+    name = os.environ.get("BOOK_REPOSITORY") or os.environ.get("GITHUB_REPOSITORY") or ""
     remote = git("remote", "get-url", "origin")
-    if not said and "github.com" in remote:  # a path such as ../there has two parts as well
-        said = remote
-    return "/".join(parts(said) or ())
+    if not name and "github.com" in remote:  # a path such as ../there has two parts as well
+        name = remote
+    return "/".join(parts(name) or ())
 
 
 def find() -> Address | None:
-    """Return where the book that is being built lives, or None if it is not published.
+    """Return where the book that is being built is published, or None.
 
     Raises:
-        ValueError: if ``BOOK_REPOSITORY`` is no repository on GitHub.
+        ValueError: if ``BOOK_REPOSITORY`` does not name a repository on GitHub.
     """
     wanted = os.environ.get("BOOK_REPOSITORY", "")
     if not wanted:
@@ -112,7 +112,7 @@ def find() -> Address | None:
 
 
 def main(argv: list[str]) -> int:
-    """Say what is known; return the exit status."""
+    """Run the tool; return its exit status."""
     os.environ["BOOK_REPOSITORY"] = repository()
     address = find()
     if address is None:

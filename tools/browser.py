@@ -1,7 +1,7 @@
-"""Find a Chromium for the tests, or install Debian's where that needs nobody's consent.
+"""Find a Chromium for the tests; as root on Debian, install one if there is none.
 
-python -m tools browser               print the path; install if missing, root and Debian
-python -m tools browser --no-install
+python -m tools browser               print its path; install it if necessary
+python -m tools browser --no-install  only look
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ MAC_APPS = (
 )
 DEBIAN_PACKAGES = ("chromium", "fonts-dejavu-core", "fonts-liberation")
 
-# A browser for tests makes no calls home. (Playwright itself starts it without a sandbox, which
-# root and containers need.)
+# A browser for tests makes no requests of its own. (Playwright itself starts it without a
+# sandbox, which root and containers need.)
 LAUNCH_ARGUMENTS = (
     "--disable-background-networking",
     "--disable-component-update",
@@ -42,7 +42,7 @@ The tests open the book in Chromium, and none was found. Any one of these provid
 
     sudo apt-get install chromium           Debian; on Ubuntu, chromium-browser or Chrome
     python -m playwright install chromium   with the interpreter of .venv
-    CHROMIUM=/path/to/chrome make test      a Chromium, Chrome or Edge you have
+    CHROMIUM=/path/to/chrome make test      a Chromium, Chrome or Edge of yours
 """
 
 
@@ -54,13 +54,13 @@ def find() -> str | None:
     """Return the path of a Chromium: ``$CHROMIUM``, the usual names, Playwright's own.
 
     Raises:
-        BrowserNotFoundError: if ``$CHROMIUM`` is set to what is no program.
+        BrowserNotFoundError: if ``$CHROMIUM`` names no program.
     """
     wanted = os.environ.get("CHROMIUM")
     if wanted:
         path = shutil.which(wanted)
         if path is None:
-            raise BrowserNotFoundError(f"CHROMIUM is {wanted!r}, which is no program")
+            raise BrowserNotFoundError(f"CHROMIUM is {wanted!r}, which is not a program")
         return path
     on_path = (shutil.which(name) for name in NAMES)
     apps = (app for app in MAC_APPS if os.access(app, os.X_OK))
@@ -68,7 +68,7 @@ def find() -> str | None:
 
 
 def playwrights_own() -> str | None:
-    """Return the Chromium that `playwright install` put in place, if it did."""
+    """Return the Chromium that `playwright install` downloaded, if there is one."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -77,7 +77,7 @@ def playwrights_own() -> str | None:
 
 
 def install() -> bool:
-    """Install Debian's Chromium if this is Debian and we are root; return whether we tried."""
+    """As root on Debian, install Chromium; return whether this was tried."""
     if not (shutil.which("apt-get") and hasattr(os, "geteuid") and os.geteuid() == 0):
         return False
     print("installing Debian's chromium", file=sys.stderr, flush=True)

@@ -1,19 +1,19 @@
-"""Hold the numbers of the prose: each is computed, printed by a cell, or has its source.
+"""Check the numbers in the prose: each is computed, printed by a cell, sourced or assumed.
 
     python -m tools numbers             every page of the book
     python -m tools numbers intro.md    these pages only
 
-A number counts if it has a decimal point, a thousands comma, three digits or more, a percent
+A number counts if it has a decimal point, a thousands comma, three or more digits, a percent
 sign or a unit. Years, references such as "Table 3", code spans, formulas without decimals and
-small counts do not. A number that counts is held in one of four ways:
+small counts do not. A number that counts is verified in one of four ways:
 
-- a comment right behind it says what it is: ``70,272 bytes<!-- = kv_cache_bytes(V3, 1) -->``.
-  The expression must give the number as printed, its unit left aside. A comment may also name
-  the number, ``<!-- 70,272 = ... -->``, and then holds it in the whole paragraph;
-- a code cell of the same chapter has it, in its source or its output, or a block of code in a
-  solution, with what it prints below it;
-- a link to a source stands in the same paragraph, item, row or caption of the table;
-- ``<!-- given -->`` right behind it says that it is a choice of the author's and no result.
+- A comment right after it gives an expression: ``7 bytes<!-- = kv_cache_bytes(V3, 1) -->``. Its
+  value must be the number as printed, without the unit. A comment may also name the number,
+  ``<!-- 7 = ... -->``, and then verifies it in the whole paragraph.
+- A code cell of the same chapter contains it, in its source or its output, or a block of code
+  in a solution does, or the output below that block.
+- A link to a source is in the same paragraph, item or row, or in the caption of the table.
+- ``<!-- assumed -->`` right after it says that the author chose it, so it is not a result.
 
 Readers do not see the comments: the book, JupyterLab, Colab and GitHub all drop them.
 """
@@ -34,7 +34,7 @@ from tools import ROOT, arguments, solutions
 
 COMMENT = re.compile(r"<!--(.*?)-->", re.DOTALL)
 EXPRESSION = re.compile(r"\s*(?P<number>\d[\d,]*(?:\.\d+)?)?\s*=\s*(?P<code>.+?)\s*", re.DOTALL)
-GIVEN = re.compile(r"\s*given\s*")
+ASSUMED = re.compile(r"\s*assumed\s*")
 MARK = re.compile(r"^<!-- (?:table of .*|end of table) -->$", re.MULTILINE)  # tools/notation.py
 
 FENCE = re.compile(r"^([ \t]*)(`{3,}|~{3,}).*?^\1\2`*\s*$", re.MULTILINE | re.DOTALL)
@@ -91,15 +91,15 @@ class Cell(NamedTuple):
 
 
 class Page(NamedTuple):
-    """A page's prose, and the code cells that may hold its numbers."""
+    """A page's prose, and the code cells that may contain its numbers."""
 
     name: str
     blocks: list[Block]
     cells: list[Cell]
 
 
-class UnheldError(Exception):
-    """A number that is asked for and that no cell has."""
+class NoCellError(Exception):
+    """A number that an expression refers to and that no cell contains."""
 
 
 def load(path: Path) -> Page:
@@ -184,7 +184,7 @@ def has_link(text: str) -> bool:
 
 
 def inherits(pieces: list[tuple[str, str]], linked: list[bool], place: int) -> bool:
-    """Whether a block's source stands in its table's caption or head, or above its list."""
+    """Whether a block's source is in its table's caption or head, or above its list."""
     kind = pieces[place][0]
     same = {"row": ("row", "rule"), "item": ("item",)}.get(kind)
     if same is None:
@@ -222,7 +222,7 @@ def only_decimals(maths: re.Match) -> str:
 
 
 def counts(number: re.Match) -> bool:
-    """Whether a number says something that could be wrong."""
+    """Whether a number must be verified."""
     digits, rest = number["digits"], number.string[number.end() :]
     if UNIT.match(rest) or number["suffix"] or "." in digits or "," in digits:
         return True
@@ -238,7 +238,7 @@ def agrees(printed: str, value: object) -> bool:
         TypeError: if the value is no number.
     """
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
-        raise TypeError(f"a number is wanted, got {value!r}")
+        raise TypeError(f"expected a number, got {value!r}")
     shown, exact = Decimal(printed.replace(",", "")), Decimal(value)
     digits = len(printed.partition(".")[2])
     if isinstance(value, int) and not digits:
@@ -257,7 +257,7 @@ def namespace() -> dict[str, object]:
     return names | {name: getattr(attnlib, name) for name in attnlib.__all__}
 
 
-def held_by_cells(page: Page, digits: str, section: int) -> bool:
+def in_cells(page: Page, digits: str, section: int) -> bool:
     """Whether a code cell has the number: a specific one anywhere, any other in its section."""
     value = Decimal(digits.replace(",", "")).normalize()
     specific = len(digits.replace(",", "").replace(".", "").strip("0")) >= SPECIFIC
@@ -266,7 +266,7 @@ def held_by_cells(page: Page, digits: str, section: int) -> bool:
     )
 
 
-def complaints(page: Page) -> list[str]:
+def findings(page: Page) -> list[str]:
     """Return what is wrong with a page's numbers, each with its place and a remedy."""
     names = namespace()
 
@@ -274,7 +274,7 @@ def complaints(page: Page) -> list[str]:
         """Return a number that a cell of the page prints, for an expression."""
         if any(Decimal(digits.replace(",", "")).normalize() in c.numbers for c in page.cells):
             return float(digits.replace(",", ""))
-        raise UnheldError(f"no cell of {page.name} has {digits}")
+        raise NoCellError(f"no cell of {page.name} has {digits}")
 
     names["printed"] = printed
     return [
@@ -289,7 +289,7 @@ def wrong_in(
 ) -> Iterator[tuple[int, str]]:
     """Yield what is wrong in one block, with its place."""
     prose, bare = masked(block.text), COMMENT.sub(blank, block.text)
-    held: set[int] = set()
+    verified: set[int] = set()
     for comment in COMMENT.finditer(block.text):
         if not block.text[: comment.start()].rpartition("\n")[2].strip():
             yield comment.start(), "a comment at the start of a line ends the paragraph"
@@ -299,19 +299,20 @@ def wrong_in(
             numbers = before[-1:]
             if wanted:
                 numbers = [n for n in NUMBER.finditer(bare) if n["digits"] == wanted]
-            held |= {number.start("digits") for number in numbers}
-            if complaint := wrong_expression(numbers, expression, evaluate):
-                yield comment.start(), complaint
-        elif GIVEN.fullmatch(comment[1]) and before:
-            held.add(before[-1].start("digits"))
+            verified |= {number.start("digits") for number in numbers}
+            if finding := wrong_expression(numbers, expression, evaluate):
+                yield comment.start(), finding
+        elif ASSUMED.fullmatch(comment[1]) and before:
+            verified.add(before[-1].start("digits"))
         else:
-            yield comment.start(), f"<!--{comment[1]}--> is neither `= expression` nor `given`"
+            text = f"<!--{comment[1]}--> is neither `= expression` nor `assumed`"
+            yield comment.start(), text
     for number in NUMBER.finditer(prose):
         place, digits = number.start("digits"), number["digits"]
-        if place in held or not counts(number) or block.sourced:
+        if place in verified or not counts(number) or block.sourced:
             continue
-        if not held_by_cells(page, digits, block.section):
-            yield place, f"{number[0]} has no cell, no source and no comment that holds it"
+        if not in_cells(page, digits, block.section):
+            yield place, f"{number[0]} has no cell, no source and no comment that verifies it"
 
 
 def wrong_expression(
@@ -320,7 +321,7 @@ def wrong_expression(
     """Return what is wrong with a comment's expression; nothing if it gives its numbers."""
     code = expression["code"]
     if not numbers:
-        return f"no {expression['number'] or 'number'} for `{code}` to hold"
+        return f"no {expression['number'] or 'number'} for `{code}` to verify"
     digits = numbers[0]["digits"]
     try:
         value = evaluate(" ".join(code.split()))
@@ -331,14 +332,14 @@ def wrong_expression(
 
 
 def excerpt(block: Block, place: int) -> str:
-    """Return a few words around a place, for a complaint."""
+    """Return a few words around a place, for a finding."""
     before = COMMENT.sub("", block.text[:place])[-30:]
     after = COMMENT.sub("", block.text[place:])[:30]
     return " ".join(f'"{before}{after}"'.split())
 
 
 def pages() -> list[Path]:
-    """Return the pages whose numbers are held."""
+    """Return the pages whose numbers are verified."""
     prose = (
         "intro.md",
         *(f"appendix/{page}.md" for page in ("instructors", "names", "notation")),
@@ -352,6 +353,6 @@ def main(argv: list[str]) -> int:
     parser.add_argument("paths", nargs="*", type=Path, help="pages (default: all)")
     options = parser.parse_args(argv)
     paths = options.paths or pages()
-    found = [complaint for path in paths for complaint in complaints(load(path))]
-    print(*found, f"numbers not held: {len(found)}", sep="\n")
+    found = [finding for path in paths for finding in findings(load(path))]
+    print(*found, f"numbers not verified: {len(found)}", sep="\n")
     return 1 if found else 0

@@ -89,7 +89,7 @@ async (pages) => {
     old.replaceWith(script);
   }
   for (const fold of article.querySelectorAll("details")) fold.open = fold.matches(".hide"); // their code is used later
-  while (document.querySelector("script[data-waits]") || !window.MathJax?.startup?.promise) {
+  while (document.querySelector("script[data-defer]") || !window.MathJax?.startup?.promise) {
     await new Promise((done) => setTimeout(done, 50));
   }
   await MathJax.startup.promise;

@@ -1,11 +1,11 @@
-"""Make the book to take along: a PDF for paper, and a zip that opens from disk.
+"""Make the book for offline reading: a PDF for paper, and a zip that opens from disk.
 
     python -m tools downloads   both, in _build/html/downloads, from the book in _build/html
 
 The PDF is printed by Chromium from the built pages, joined to one: chapters in the order of the
 table of contents, a list of contents with page numbers, widgets as they look when a page opens,
-formulas rendered, in light colours. On paper nothing can be opened, so the answers to a
-chapter's questions, its solutions and the like stand at its end.
+formulas rendered, in light colours. On paper nothing can be opened, so a chapter ends with the
+answers to its questions and its solutions.
 """
 
 from __future__ import annotations
@@ -17,11 +17,10 @@ import zipfile
 from pathlib import Path
 from threading import Thread
 
-import yaml
 from playwright.sync_api import Page, sync_playwright
 from pypdf import PdfReader
 
-from tools import ROOT, SITE, arguments, browser, build_site, serve
+from tools import ROOT, SITE, arguments, browser, build_site, serve, toc
 
 FOLDER = SITE / "downloads"
 NAME = "attention-one-variant-at-a-time"
@@ -41,9 +40,8 @@ FOOT = """<div style="font: 8pt sans-serif; color: #555; width: 100%; text-align
 
 def pages() -> list[str]:
     """Return the book's pages in the order of the table of contents, relative to the site."""
-    toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
-    files = [entry["file"] for part in toc["parts"] for entry in part["chapters"]]
-    return [f"{name}.html" for name in (toc["root"], *files)]
+    pages = (page for part in toc.parts() for page in part.pages)
+    return [f"{name}.html" for name in ("intro", *pages)]
 
 
 def print_book(target: Path) -> int:

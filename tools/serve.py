@@ -1,4 +1,8 @@
-"""Serve the built book on localhost, on port 8000 or the next free one, until Ctrl-C."""
+"""Serve the built book on localhost until Ctrl-C.
+
+python -m tools serve              on port 8000 or the next free one
+python -m tools serve --port 8080  on this port and no other
+"""
 
 from __future__ import annotations
 
@@ -11,18 +15,18 @@ from tools import SITE, arguments
 
 
 class QuietHandler(SimpleHTTPRequestHandler):
-    """Serves files and reports only what went wrong."""
+    """Serves files and reports errors only."""
 
     protocol_version = "HTTP/1.1"  # one connection for many files, as real servers have it
 
     def log_request(self, code="-", size="-") -> None:
-        """Keep quiet about what was found."""
+        """Report errors only."""
         if str(code).startswith(("4", "5")):
             super().log_request(code, size)
 
 
 def server(directory: Path, ports=(0,)) -> ThreadingHTTPServer:
-    """Return a server of a folder on the first of the ports that is free; 0 is any."""
+    """Return a server of a folder on the first free port of those named; 0 means any."""
     handler = partial(QuietHandler, directory=str(directory))
     *first, last = ports
     for port in first:

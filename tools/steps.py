@@ -89,7 +89,7 @@ NBVAL = (
 STEPS = (
     Step(
         "chromium",
-        "a browser for the last step",
+        "a browser for the last step exists",
         (tool("browser"),),
         "install one in any of the ways above.",
     ),

@@ -89,7 +89,6 @@ def main(argv: list[str]) -> int:
         ALLOWED.write_text(json.dumps(allowed, indent=2) + "\n", encoding="utf-8")
     lines, too_many = compare(errors, allowed)
     print(*lines, sep="\n", end="\n" if lines else "")
-    print(
-        f"type errors: {sum(map(len, errors.values()))}, {len(errors.get('attnlib', []))} of floor 1"
-    )
+    total, floor_1 = sum(map(len, errors.values())), len(errors.get("attnlib", ()))
+    print(f"type errors: {total}, {floor_1} of them in floor 1")
     return 1 if too_many else 0

@@ -110,9 +110,11 @@ def package(tmp_path, monkeypatch) -> Iterator[str]:
     folder = tmp_path / "outer" / "offering"
     folder.mkdir(parents=True)
     (folder.parent / "__init__.py").touch()
-    part = 'def one():\n    """1."""\n\n\ndef two():\n    """2."""\n'
+    part = 'def one():\n    """1."""\n\n\ndef two():\n    """2."""\n\n\n#: 3.\nTHREE = {}\n'
     (folder / "part.py").write_text(part, encoding="utf-8")
-    offer = "from outer.offering.part import one\n\n__all__ = ['one']\n"
+    (folder.parent / "beside.py").write_text('def four():\n    """4."""\n', encoding="utf-8")
+    offer = "from outer.beside import four\nfrom outer.offering.part import THREE, one\n"
+    offer += "\n__all__ = ['THREE', 'four', 'one']\n"
     (folder / "__init__.py").write_text(offer, encoding="utf-8")
     (folder / "shared.py").write_text("from outer.offering.part import one\n", encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
@@ -123,10 +125,17 @@ def package(tmp_path, monkeypatch) -> Iterator[str]:
 
 def test_what_a_page_asks_for_is_shown(package):
     """Catches a name that is shown by its module and by the package above it."""
-    whole, part = (package, False, ()), (f"{package}.part", True, ("one",))
+    whole, part = (package, False, ("four",)), (f"{package}.part", True, ("one",))
     assert list(apipages.shown(package)) == [whole, part]
     assert list(apipages.shown(f"{package}:all")) == [whole]
     assert list(apipages.shown(f"{package}.*")) == [part]
+    for name, home in (
+        ("one", package),
+        ("THREE", f"{package}.part"),
+        ("four", "outer.beside"),
+    ):
+        assert apipages.documented(f"{package}.{name}") == f"{home}.{name}"
+        assert apipages.documented(f"{package}.part.two") == f"{package}.part.two"
 
 
 @pytest.mark.parametrize(
@@ -144,6 +153,22 @@ def test_what_a_page_asks_for_is_shown(package):
 )
 def test_a_name_is_found_where_the_pages_show_it(target, name):
     assert apipages.documented(target) == name
+
+
+def test_what_a_chapter_uses_is_found():
+    """Catches what is used by its module's name, and a module that was not imported before."""
+    cells = [
+        {"source": "import torch\nfrom attnlib.bench import results\n"},
+        {
+            "source": [
+                "from attnlib import bench, core as c\n",
+                "from attnlib.costs import Cost",
+            ]
+        },
+        {"source": "run = results.load('x')\nbench.timed(run.rows, torch.ones(2), c.attend)"},
+    ]
+    used = ["bench.results.load", "bench.timed", "core.attend", "costs.Cost"]
+    assert sorted(apipages.imported(cells)) == [f"attnlib.{name}" for name in used]
 
 
 def test_pages_say_where_a_name_is_imported_from():

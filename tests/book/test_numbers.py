@@ -13,9 +13,9 @@ PAPER = "[Vaswani et al.](https://arxiv.org/abs/1706.03762)"
 
 
 @pytest.mark.parametrize("path", check_numbers.pages(), ids=lambda path: path.stem)
-def test_every_number_of_the_book_is_held(path):
-    """Catches a number that nothing holds, and one that the library no longer gives."""
-    complaints = check_numbers.complaints(check_numbers.load(path))
+def test_every_number_of_the_book_is_verified(path):
+    """Catches a number that nothing verifies, and one that the library no longer gives."""
+    complaints = check_numbers.findings(check_numbers.load(path))
     assert not complaints, "\n".join(complaints)
 
 
@@ -33,7 +33,7 @@ def printing(text: str, *, source: str = "run()", **metadata):
 def complaints(*cells) -> list[str]:
     """Return what is wrong with a page of these cells, prose given as text."""
     made = [new_markdown_cell(cell) if isinstance(cell, str) else cell for cell in cells]
-    return check_numbers.complaints(check_numbers.of_notebook("page", new_notebook(cells=made)))
+    return check_numbers.findings(check_numbers.of_notebook("page", new_notebook(cells=made)))
 
 
 SOUND = {
@@ -44,7 +44,7 @@ SOUND = {
     "behind bold, code and formulas": "**12.5**<!-- = 25 / 2 -->, $2.25$<!-- = 9 / 4 -->.",
     "an expression over two lines": "It is 1,024<!-- = 2 **\n10 --> wide.",
     "a number named": "![bars: 32,768](a.png)<!-- 32,768 = 2 * 128 * 128 -->",
-    "a choice": "Take 80 GB<!-- given --> of memory.",
+    "a choice": "Take 80 GB<!-- assumed --> of memory.",
     "a source in the paragraph": f"The base has 65 million parameters ({PAPER}).",
     "a source in the row": f"| {PAPER} | 25.8 |\n|---|---|\n| {PAPER} | 24.9 |",
     "a source in the caption": f"See {PAPER}:\n\n| heads | BLEU |\n|---|---|\n| 8 | 25.8 |",
@@ -68,7 +68,7 @@ def test_sound_prose_is_left_in_peace(text):
 
 
 WRONG = {
-    "nothing holds it": ("It keeps 70,272 bytes.", "70,272 has no cell, no source"),
+    "nothing verifies it": ("It keeps 70,272 bytes.", "70,272 has no cell, no source"),
     "three digits": ("It has 576 of them.", "576 has no"),
     "a decimal": ("It is 3.56 of it.", "3.56 has no"),
     "a percentage": ("It saves 93 % of it.", "93 has no"),
@@ -84,11 +84,11 @@ WRONG = {
     "a broken expression": ("It is 2.0<!-- = 1 / 0 -->.", "ZeroDivisionError"),
     "an unknown name": ("It is 2.0<!-- = no_such(3) -->.", "NameError"),
     "an unknown model": ('It is 2.0<!-- = MODELS["X"] -->.', "UnknownModelError"),
-    "no number": ("It is 2.0<!-- = True -->.", "a number is wanted, got True"),
-    "nothing to hold": ("It is many<!-- = 3 -->.", "no number for `3` to hold"),
+    "no number": ("It is 2.0<!-- = True -->.", "expected a number, got True"),
+    "nothing to verify": ("It is many<!-- = 3 -->.", "no number for `3` to verify"),
     "named and not there": ("It is 2.5.<!-- 3.5 = 7 / 2 -->", "no 3.5 for `7 / 2`"),
     "an unknown comment": ("It is<!-- TODO -->.", "is neither"),
-    "at the start of a line": ("It is\n<!-- given -->2.5.", "ends the paragraph"),
+    "at the start of a line": ("It is\n<!-- assumed -->2.5.", "ends the paragraph"),
     "not what a cell prints": ('It is 2.5<!-- = printed("2.5") -->.', "no cell of page has"),
     "a source elsewhere": (f"{PAPER} has more.\n\nIt takes 25.8 of it.", "25.8 has no"),
     "a link within the book": ("The chapter [on it](04.ipynb): 25.8 of it.", "25.8 has no"),
@@ -106,14 +106,14 @@ def test_unsound_prose_is_caught(text, message):
     assert any(message in complaint for complaint in found), found
 
 
-def test_a_cell_holds_what_it_prints_and_what_it_is_made_of():
+def test_a_cell_verifies_the_numbers_in_its_source_and_output():
     cell = printing("cache 1,152 bytes, 3.56 x", source="S = 8_192")
     assert complaints(cell, "It is 1,152 bytes, 3.56 times less, at 8,192.") == []
     [complaint] = complaints(cell, "It is 1,153 bytes.")
     assert "1,153 has no cell" in complaint
 
 
-def test_few_digits_are_held_within_their_section_only():
+def test_few_digits_are_verified_within_their_section_only():
     """Catches a 0.5 that is right somewhere else in the chapter."""
     cell = printing("0.5 and 3.56")
     assert complaints("## One", cell, "It is 0.5.") == []
@@ -122,12 +122,12 @@ def test_few_digits_are_held_within_their_section_only():
     assert "0.5 has no cell" in complaint
 
 
-def test_a_timing_holds_nothing():
+def test_a_timing_verifies_nothing():
     cell = printing("took 3.56 ms", tags=["nbval-ignore-output"])
     assert len(complaints(cell, "It takes 3.56 ms.")) == 1
 
 
-def test_a_widgets_table_holds_numbers_and_its_code_does_not():
+def test_a_widgets_table_verifies_numbers_and_its_code_does_not():
     shown = "<table><td title='9.87'>1,234</td></table><script>let a = 5678;</script>"
     cell = new_code_cell("W()", outputs=[new_output("display_data", {"text/html": shown})])
     assert complaints(cell, "It has 1,234 of them.") == []
@@ -146,7 +146,7 @@ def test_a_complaint_names_the_page_and_the_words(capsys, tmp_path):
     assert check_numbers.main([str(page)]) == 1
     shown = capsys.readouterr().out
     assert 'page.md, "Here stand 1,234 words."' in shown
-    assert "numbers not held: 1" in shown
+    assert "numbers not verified: 1" in shown
 
 
 def test_the_expression_of_these_tests_is_the_librarys():

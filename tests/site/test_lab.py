@@ -16,18 +16,18 @@ from typing import NamedTuple
 import nbformat
 import pytest
 from nbformat.sign import NotebookNotary
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import BrowserContext, Locator, Page, expect
 
 from attnlib.book import widgets
 
-PATIENCE_S = 90  # for what takes seconds on an idle machine: a server, a kernel, torch
+PATIENCE_S = 90  # for a server, a kernel, torch: seconds each on an idle machine
 SETTINGS = {
     "apputils-extension/notification": {
         "fetchNews": "false",
         "checkForUpdates": False,
         "doNotDisturbMode": True,
     },
-    # Every cell stands in the page, seen or not.
+    # Every cell is in the page, visible or not.
     "notebook-extension/tracker": {"windowingMode": "none"},
 }
 OPTIONS = (
@@ -45,7 +45,7 @@ OPTIONS = (
 
 
 class Lab(NamedTuple):
-    """A JupyterLab that runs: where it answers, where its notebooks lie, where it writes."""
+    """A running JupyterLab: its address, where notebooks and settings are, and its log."""
 
     address: str
     notebooks: Path
@@ -55,7 +55,7 @@ class Lab(NamedTuple):
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory) -> Iterator[Lab]:
-    """Start a JupyterLab that knows nothing of this user and asks nobody for anything."""
+    """Start a JupyterLab with a home of its own, which needs no network."""
     home = tmp_path_factory.mktemp("lab")
     folders = {name: home / name for name in ("notebooks", "settings", "workspaces", "runtime")}
     for folder in folders.values():
@@ -66,7 +66,7 @@ def lab(tmp_path_factory) -> Iterator[Lab]:
         "HOME": str(home),
         "IPYTHONDIR": str(home / "ipython"),
         "JUPYTER_CONFIG_DIR": str(home / "config"),
-        "JUPYTER_DATA_DIR": str(home / "data"),  # extensions lie beside the interpreter
+        "JUPYTER_DATA_DIR": str(home / "data"),  # extensions are installed with Python
         "JUPYTER_RUNTIME_DIR": str(folders["runtime"]),
         "JUPYTERLAB_SETTINGS_DIR": str(folders["settings"]),
         "JUPYTERLAB_WORKSPACES_DIR": str(folders["workspaces"]),
@@ -130,11 +130,11 @@ class Notebook:
         output = self.cells.nth(index).locator(".jp-OutputArea-output")
         figure = output.locator(".attnlib figure")
         wait(figure).to_have_count(1)
-        assert output.locator(".attnlib-widget").count() == 0  # that is the stored carrier
+        assert output.locator(".attnlib-widget").count() == 0  # which is the stored carrier
         return figure
 
-    def says(self, index: int, text: str) -> None:
-        """Run a cell and hold what it prints."""
+    def prints(self, index: int, text: str) -> None:
+        """Run a cell and check what it prints."""
         wait(self.run(index)).to_have_text(text)
 
 
@@ -143,8 +143,17 @@ def wait(locator: Locator):
     return expect(locator, f"after {PATIENCE_S} s")
 
 
+@pytest.fixture(scope="module")
+def context(chromium) -> Iterator[BrowserContext]:
+    """One reader's browser, which keeps JupyterLab's scripts from test to test."""
+    context = chromium.new_context(viewport={"width": 1280, "height": 1800})
+    context.set_default_timeout(1000 * PATIENCE_S)
+    yield context
+    context.close()
+
+
 @pytest.fixture
-def open_notebook(lab, chromium, request) -> Iterator[Callable]:
+def open_notebook(lab, context, request) -> Iterator[Callable]:
     """Open cells as a notebook in JupyterLab; script errors and calls elsewhere fail.
 
     The function takes the sources of code cells, or the text of a notebook file, and whether
@@ -152,8 +161,6 @@ def open_notebook(lab, chromium, request) -> Iterator[Callable]:
     """
     expect.set_options(timeout=1000 * PATIENCE_S)
     name = re.sub(r"\W+", "-", request.node.name)
-    context = chromium.new_context(viewport={"width": 1280, "height": 1800})
-    context.set_default_timeout(1000 * PATIENCE_S)
     page, found = context.new_page(), []
 
     def outside(url: str) -> bool:
@@ -168,13 +175,13 @@ def open_notebook(lab, chromium, request) -> Iterator[Callable]:
         (lab.notebooks / f"{name}.ipynb").write_text(text, encoding="utf-8")
         # A workspace of its own, or JupyterLab opens what an earlier test had open.
         page.goto(f"{lab.address}lab/workspaces/{name}/tree/{name}.ipynb")
-        # What runs before the kernel is connected is dropped without a word.
+        # What runs before the kernel is connected is dropped silently.
         wait(page.locator("#jp-main-statusbar")).to_contain_text("Python 3 (ipykernel) | Idle")
         return Notebook(page)
 
     yield opened
     print(f"What the page shows:\n{page.locator('body').inner_text()}")
-    context.close()
+    page.close()
     print(f"What the server says:\n{lab.log.read_text(encoding='utf-8')[-5000:]}")
     end_kernels(lab)
     assert found == []
@@ -188,7 +195,7 @@ def notebook_of(cells: list[str]) -> nbformat.NotebookNode:
 
 
 def end_kernels(lab: Lab) -> None:
-    """End all kernels of the server, each of which holds a torch."""
+    """End all kernels of the server, each of which has torch in memory."""
     with urllib.request.urlopen(f"{lab.address}api/kernels") as answer:
         kernels = json.load(answer)
     for kernel in kernels:
@@ -220,7 +227,7 @@ widget = AttentionHeatmap(weights, words, mask=causal_mask(at, at), respond=resp
 
 
 def assert_reads(figure: Locator, weights, words: list[str], head: int, query: int) -> None:
-    """The figure shows this row of these weights."""
+    """Check that the figure shows this row of these weights."""
     wait(figure.locator(".reading")).to_have_text(f"{words[query]} (query {query}) attends to")
     row = sorted(weights[head, query, : query + 1].tolist(), reverse=True)
     wait(figure.locator(".answers .value")).to_have_text([f"{weight:.2f}" for weight in row])
@@ -247,11 +254,11 @@ def test_page_moves_traits_in_python(open_notebook, truth):
     cursor.press("ArrowUp")
     cursor.press("ArrowLeft")
     assert_reads(*shows, head=0, query=3)
-    notebook.says(1, "{'head': 0, 'key': 3, 'layer': 0, 'query': 3}")
+    notebook.prints(1, "{'head': 0, 'key': 3, 'layer': 0, 'query': 3}")
     figure.locator(".heads input").nth(1).click()
     figure.locator(".strip label").nth(4).click()
     assert_reads(*shows, head=1, query=4)
-    notebook.says(2, "{'head': 1, 'key': 3, 'layer': 0, 'query': 4}")
+    notebook.prints(2, "{'head': 1, 'key': 3, 'layer': 0, 'query': 4}")
 
 
 def test_python_moves_every_view_on_the_page(open_notebook, truth):
@@ -301,7 +308,7 @@ def test_a_sequence_of_the_readers_own(open_notebook, truth):
     figure.get_by_role("button", name="Show").click()
     wait(figure.get_by_role("alert")).to_have_text("type a few words")
     assert_reads(figure, weights, words, head=0, query=6)  # the old ones stay
-    notebook.says(1, "    {'head': 0, 'key': None, 'layer': 0, 'query': 6}")
+    notebook.prints(1, "    {'head': 0, 'key': None, 'layer': 0, 'query': 6}")
 
 
 # Every widget, in one notebook: how it is made, what Python sets, which key moves what.
@@ -364,8 +371,8 @@ def test_every_widget_lives(open_notebook):
         wait(figure).not_to_have_js_property("innerHTML", shown)
         notebook.run(4 * index + 3)
         figure.locator(row.control).first.press(row.key)
-        notebook.says(4 * index + 4, f"{name} moved: True")
-    assert notebook.cells.count() == len(cells) + 1  # JupyterLab adds one behind the last
+        notebook.prints(4 * index + 4, f"{name} moved: True")
+    assert notebook.cells.count() == len(cells) + 1  # JupyterLab adds one after the last
 
 
 # What is stored

@@ -1,4 +1,4 @@
-"""Spelling, as `make lint` checks it: the words of a chapter, and no letters of pictures."""
+"""Spelling as `make lint` checks it: the words of a chapter, and not the data of pictures."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PICTURE = "/".join([MISSPELT] * 12)  # as long as base64, which may hold any let
 
 
 def spelling(folder: Path) -> str:
-    """Return what the step says of a folder; empty if it finds nothing."""
+    """Return what our configuration of codespell reports about a folder."""
     shutil.copy(ROOT / "pyproject.toml", folder)
     (command,) = [c for c in steps.LINT if "codespell_lib" in c]
     run = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
@@ -35,6 +35,6 @@ def test_a_misspelt_word_in_a_chapter_is_noticed(tmp_path):
     assert f"{MISSPELT} ==> receive" in spelling(tmp_path)
 
 
-def test_british_words_and_pictures_are_left_in_peace(tmp_path):
+def test_british_words_and_pictures_pass(tmp_path):
     write(tmp_path, "Normalise the colours, and see what behaviour the centre has.")
     assert spelling(tmp_path) == ""

@@ -1,4 +1,4 @@
-"""The tools: listings cut as promised, notebooks brought to one form, set-up told apart."""
+"""The tools: listings that cut docstrings only, and notebooks in canonical form."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def untidy_notebook() -> nbformat.NotebookNode:
     )
 
 
-def test_normal_form():
+def test_canonical_form():
     result = canonical.normalise(untidy_notebook(), "00-sample")
     title, first, second, failing, never = result.cells
     assert result.metadata == canonical.METADATA
@@ -173,7 +173,7 @@ def test_normal_form():
     assert failing.outputs[0].traceback == ["E: v"]
 
 
-def test_normal_form_is_a_fixed_point():
+def test_canonical_form_is_a_fixed_point():
     once = canonical.canonical_text(nbformat.writes(untidy_notebook()), "00-sample")
     assert canonical.canonical_text(once, "00-sample") == once
     assert once.endswith("}\n")

@@ -15,7 +15,7 @@ from attnlib.models import MODELS
 from attnlib.variants import variant_of
 
 HEADLINE = 93.3  # percent. Source: DeepSeek-V2, arXiv 2405.04434, abstract
-MATCHED_NUMBERS = 860_200  # of a token; Source: the same, Table 9, "860.2K", all layers
+MATCHED_NUMBERS = 860_200  # per token. Source: the same, Table 9, "860.2K", all layers
 BASE_BITS = 16
 PRECISIONS = {"equal": 16, "deployed": 6}  # bits of a cached number of V2
 LAYERS = ("model", "layer")
@@ -46,7 +46,7 @@ SOURCES = (
 
 
 class HeadlineDissector(Widget, file="dissector"):
-    """DeepSeek-V2's saving, with switches for the comparison behind it.
+    """DeepSeek-V2's saving, with switches for each part of the comparison.
 
     The report's abstract says that V2 has 93.3 % less KV cache than DeepSeek 67B, and does not
     spell out the arithmetic. Source: arXiv 2405.04434, abstract, page 16 and Table 9.

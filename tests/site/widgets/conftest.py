@@ -1,17 +1,45 @@
-"""What tests of widgets share: chapters run again, and their pages with nothing else to reach.
+"""What tests of widgets share: chapters run again, and widgets on their pages.
 
-A test here finds a widget on the built page, drives it as a reader would, and holds what it
-then shows against attnlib, which computes the same again while the test runs.
+A test here finds a widget on the built page, drives it as a reader would, and compares what it
+then shows with attnlib, which computes the same again while the test runs.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
+from functools import cache
 
 import pytest
 from pages import Place, run_chapter
+from playwright.sync_api import Locator
+from visits import SITE, WIDE, Reader
 
-from tools import SITE
+# A widget as the built page has it, from its opening tag to its script.
+WIDGET = re.compile(r'<div class="attnlib-widget".*?</script>\n</div>', re.DOTALL)
+
+# Puts a widget anew where the old one is. A script that is parsed this way does not run by
+# itself, but a copy of it does: it has the same text, so the page's policy lets it.
+MOUNT = """(old, html) => {
+  document.activeElement?.blur();
+  getSelection().removeAllRanges();
+  const parsed = document.createElement("template");
+  parsed.innerHTML = html;
+  const widget = parsed.content.firstElementChild;
+  for (const script of widget.querySelectorAll("script")) {
+    const copy = document.createElement("script");
+    for (const { name, value } of script.attributes) copy.setAttribute(name, value);
+    copy.text = script.text;
+    script.replaceWith(copy);
+  }
+  old.replaceWith(widget);
+}"""
+
+
+@cache
+def built_widgets(chapter: str) -> list[str]:
+    """Return the HTML of the widgets on a built page, in order."""
+    return WIDGET.findall((SITE / "chapters" / f"{chapter}.html").read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="session")
@@ -26,39 +54,61 @@ def variables() -> Callable:
     return lambda place: run_chapter(place.chapter)[1]
 
 
+@pytest.fixture(scope="session")
+def readers(chromium) -> Iterator[Callable]:
+    """Give the reader of a carrier with some options; each is made once in a process."""
+    made: dict[tuple, Reader] = {}
+
+    def reader(home: str, options: dict) -> Reader:
+        key = (home, repr(sorted(options.items())))
+        if key not in made:
+            made[key] = Reader(chromium, home, **options)
+        return made[key]
+
+    yield reader
+    for one in made.values():
+        one.close()
+
+
 @pytest.fixture(params=["http", "disk"])
-def home(request, address) -> str:
-    """The address of the book, served or on disk."""
-    return address if request.param == "http" else SITE.as_uri() + "/"
+def home(request, address, disk) -> str:
+    """The address of the book, served and on disk, for what can depend on it."""
+    return {"http": address, "disk": disk}[request.param]
 
 
 @pytest.fixture
-def show(chromium) -> Iterator[Callable]:
-    """Open the page of a place and give its widget's locator; errors and calls elsewhere fail.
+def show(readers) -> Iterator[Callable]:
+    """Give the locator of the widget at a place, in its first state; errors fail the test.
 
-    The function takes the place, the book's address, and options of a browser context, such as
-    ``has_touch=True``.
+    The function takes the place, the book's address (``address`` or ``disk``), the window,
+    whether the whole page must be loaded anew, and options of a browser context such as
+    ``has_touch=True``. Else the page is loaded when a reader first comes to it, and afterwards
+    its widget alone is put there anew.
     """
-    contexts, found = [], []
+    used: list[Reader] = []
 
-    def opened(place: Place, home: str, **options):
-        options = {"viewport": {"width": 1280, "height": 900}, **options}
-        context = chromium.new_context(**options)
-        context.set_default_timeout(15_000)
-        contexts.append(context)
-        page = context.new_page()
+    def shown(
+        place: Place,
+        home: str,
+        *,
+        viewport: dict[str, int] | None = None,
+        is_loaded_anew: bool = False,
+        **options,
+    ) -> Locator:
+        reader = readers(home, options)
+        used.append(reader)
+        reader.page.set_viewport_size(viewport or WIDE)
+        name = f"chapters/{place.chapter}.html"
+        widget = reader.page.locator(".attnlib-widget").nth(place.index)
+        if is_loaded_anew or reader.page.url != home + name:
+            reader.open(name)
+        else:
+            reader.page.mouse.move(0, 0)
+            widget.evaluate(MOUNT, built_widgets(place.chapter)[place.index])
+        return widget
 
-        def outside(url: str) -> bool:
-            return not url.startswith((home, "data:", "blob:"))
-
-        page.route(outside, lambda route: route.abort())
-        page.on("request", lambda r: outside(r.url) and found.append(f"asks for {r.url}"))
-        page.on("pageerror", lambda error: found.append(f"script error: {error}"))
-        page.on("console", lambda m: m.type == "error" and found.append(f"console: {m.text}"))
-        page.goto(f"{home}chapters/{place.chapter}.html", wait_until="load")
-        return page.locator(".attnlib-widget").nth(place.index)
-
-    yield opened
-    for context in contexts:
-        context.close()
-    assert found == []
+    yield shown
+    faults = [fault for reader in used for fault in reader.problems]
+    for reader in used:
+        reader.problems.clear()
+    assert faults == []

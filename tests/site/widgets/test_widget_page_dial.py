@@ -17,7 +17,7 @@ ROUNDED = 0.0052  # half a unit of the second decimal, and what two processors m
 
 
 class Truth:
-    """What a dial must show, turned by attnlib now; `at` is what the reader has set."""
+    """What a dial must show, rotated by attnlib now; `at` is what the reader has set."""
 
     def __init__(self, widget):
         self.q, self.k = widget._vectors
@@ -66,7 +66,7 @@ def points(d: str) -> list[tuple[float, float]]:
     return [(float(x), float(y)) for x, y in re.findall(rf"(?:[ML]|A.* [01] ){numbers}", d)]
 
 
-# All that a dial shows, in one call: a test looks at it some twenty times.
+# All that a dial shows, in one call: a test reads it about twenty times.
 SHOWN = """root => {
   const all = (selector, name) => [...root.querySelectorAll(selector)].map(
     (node) => name ? node.getAttribute(name) : node.textContent);
@@ -93,7 +93,7 @@ SHOWN = """root => {
 
 
 def assert_shows(widget, truth: Truth):
-    """Numbers, list, large dial and curve are those of what has been set."""
+    """Check that numbers, list, large dial and curve follow from what has been set."""
     shown = widget.evaluate(SHOWN)
     m, n, pair = (truth.at[name] for name in ("query_position", "key_position", "pair"))
     assert shown["sliders"] == [str(m), str(n), str(min(m, n))]
@@ -157,16 +157,16 @@ def begin(show, computed, place, home, **options):
     return widget, truth
 
 
-@pytest.mark.parametrize("place", PLACES, ids=str)
-def test_keys(show, computed, place, home):
-    widget, truth = begin(show, computed, place, home)
+@pytest.mark.parametrize("place", PLACES, ids=str, scope="module")
+def test_keys(show, computed, place, disk):
+    widget, truth = begin(show, computed, place, disk)
     query, key, both = sliders(widget)
     presses = (
         (query, "Home", {"query_position": 0}),
         (query, "ArrowRight", {"query_position": 1}),
         (query, "End", {"query_position": truth.last}),
         (query, "ArrowLeft", {"query_position": truth.last - 1}),
-        (key, "End", {"key_position": truth.last}),  # behind the query: a negative distance
+        (key, "End", {"key_position": truth.last}),  # after the query: a negative distance
         (key, "Home", {"key_position": 0}),
         (key, "ArrowUp", {"key_position": 1}),
         (both, "ArrowRight", {"query_position": truth.last, "key_position": 2}),
@@ -186,21 +186,21 @@ def test_keys(show, computed, place, home):
     )
 
 
-@pytest.mark.parametrize("place", PLACES, ids=str)
-def test_mouse(show, computed, place, home):
-    widget, truth = begin(show, computed, place, home)
+@pytest.mark.parametrize("place", PLACES, ids=str, scope="module")
+def test_mouse(show, computed, place, address):
+    widget, truth = begin(show, computed, place, address)
     slide(widget, truth, "mouse")
     choose(widget, truth, "mouse")
 
 
-@pytest.mark.parametrize("place", PLACES, ids=str)
+@pytest.mark.parametrize("place", PLACES, ids=str, scope="module")
 def test_touch(show, computed, place, address):
     widget, truth = begin(show, computed, place, address, has_touch=True)
     slide(widget, truth, "touch")
     choose(widget, truth, "touch")
 
 
-@pytest.mark.parametrize("place", PLACES, ids=str)
+@pytest.mark.parametrize("place", PLACES, ids=str, scope="module")
 def test_moving_both_turns_the_arrows_and_leaves_the_score(show, computed, place, address):
     widget, truth = begin(show, computed, place, address)
     query, key, both = sliders(widget)
@@ -217,7 +217,7 @@ def test_moving_both_turns_the_arrows_and_leaves_the_score(show, computed, place
         assert now["key"] != first["key"]
 
 
-@pytest.mark.parametrize("place", PLACES, ids=str)
+@pytest.mark.parametrize("place", PLACES, ids=str, scope="module")
 def test_the_rim_is_where_training_has_been(show, computed, place, address):
     widget, truth = begin(show, computed, place, address)
     sliders(widget)[1].fill("7")
@@ -241,7 +241,7 @@ def sliders(widget):
 
 
 def slide(widget, truth, way):
-    """Point at places of the three sliders; where a thumb went, the slider itself says."""
+    """Point at places of the three sliders; their values tell where the thumbs went."""
     for slider, share in zip(sliders(widget), (0.8, 0.3, 0.1), strict=True):
         box = slider.bounding_box()
         spot = {"x": share * box["width"], "y": box["height"] / 2}

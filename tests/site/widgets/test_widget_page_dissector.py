@@ -12,7 +12,7 @@ from attnlib import MODELS
 from attnlib.costs import Geometry, kv_cache_bytes
 
 PLACES = places("dissector")
-EVERY_PLACE = pytest.mark.parametrize("place", PLACES, ids=str)
+EVERY_PLACE = pytest.mark.parametrize("place", PLACES, ids=str, scope="module")
 
 V2 = MODELS["DeepSeek-V2"].geometry
 PRECISIONS = {"6 bits for V2, 16 for the other": 6, "16 bits for both": 16}
@@ -20,7 +20,7 @@ BASELINES = {
     "DeepSeek 67B": MODELS["DeepSeek LLM 67B"].geometry,
     "GQA-8, V2’s layers": Geometry(60, 64, 8, 128),
     "MHA, V2’s heads": Geometry(60, 128, 128, 128),
-    "the report’s MHA": 860_200,  # numbers of a token, all layers: its Table 9, rounded
+    "the report’s MHA": 860_200,  # numbers per token, all layers: its Table 9, rounded
 }
 COUNTED = ("the whole model", "one layer")
 GROUPS = (list(PRECISIONS), list(BASELINES), list(COUNTED))
@@ -42,14 +42,14 @@ READ = """(root) => {
 
 
 def bytes_of(geometry: Geometry, one_layer: bool, bits: int) -> tuple[int, int]:
-    """Return the numbers and the bytes that a token takes, from the cache's formula."""
+    """Return the numbers and the bytes per token, from the formula of the cache."""
     layers = geometry.n_layers if one_layer else 1
     numbers = kv_cache_bytes(geometry, 1, dtype=8) // layers  # a byte each
     return numbers, kv_cache_bytes(geometry, 8, dtype=bits) // 8 // layers
 
 
 def assert_shows(widget, precision: str, baseline: str, counted: str):
-    """Both caches, the saving, the factors and the words are those of this comparison."""
+    """Check both caches, the saving, the factors and the words of a comparison."""
     page = widget.evaluate(READ)
     assert page["chosen"] == [precision, baseline, counted]
     bits, one_layer = PRECISIONS[precision], counted == "one layer"
@@ -92,8 +92,8 @@ def begin(show, place, home, **options):
 
 
 @EVERY_PLACE
-def test_mouse_reaches_every_comparison(show, place, home):
-    widget = begin(show, place, home)
+def test_mouse_reaches_every_comparison(show, place, address):
+    widget = begin(show, place, address)
     for state in product(*GROUPS):
         for name in state:
             act(widget.get_by_role("radio", name=name, exact=True), "mouse")
@@ -101,8 +101,8 @@ def test_mouse_reaches_every_comparison(show, place, home):
 
 
 @EVERY_PLACE
-def test_keys_go_through_every_switch(show, place, home):
-    widget = begin(show, place, home)
+def test_keys_go_through_every_switch(show, place, disk):
+    widget = begin(show, place, disk)
     keyboard = widget.page.keyboard
     widget.get_by_role("radio", name=FIRST[0], exact=True).focus()
     state = list(FIRST)
@@ -131,15 +131,15 @@ def test_touch_on_a_phone(show, place, address):
 
 
 @EVERY_PLACE
-def test_what_is_shown_is_said(show, place, address):
+def test_a_change_is_announced(show, place, address):
     widget = begin(show, place, address)
-    said = widget.get_by_role("status")
-    assert said.inner_text() == ""  # a page that has just opened keeps quiet
+    status = widget.get_by_role("status")
+    assert status.inner_text() == ""  # a page that has just opened announces nothing
     act(widget.get_by_role("radio", name="16 bits for both", exact=True), "keys", "Space")
     mine, other = kv_cache_bytes(V2, 1), kv_cache_bytes(BASELINES["DeepSeek 67B"], 1)
-    said.filter(has_text=f"{100 * (1 - mine / other):.2f} % less").wait_for(state="attached")
-    assert "This is not the report’s 93.3 %" in said.inner_text()
-    assert "the depth (60 layers for 95)" in said.inner_text()
+    status.filter(has_text=f"{100 * (1 - mine / other):.2f} % less").wait_for(state="attached")
+    assert "This is not the report’s 93.3 %" in status.inner_text()
+    assert "the depth (60 layers for 95)" in status.inner_text()
 
 
 @EVERY_PLACE

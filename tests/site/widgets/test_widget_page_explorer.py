@@ -13,7 +13,7 @@ from pages import places
 from attnlib.book.widgets.explorer import OWN
 from attnlib.costs import Geometry, kv_cache_bytes
 
-# Another chapter shows it with other first values; test_widget_everywhere opens that one, too.
+# Another chapter shows it with other first values; test_pages.py opens that one, too.
 PLACES = [place for place in places("explorer") if place.chapter == "kv-cache"]
 SIZE = {"GB": 10**9, "GiB": 2**30}
 FIRST = {"context": 8192, "users": 32, "bits": 16, "memory": 80, "unit": "GB"}
@@ -28,7 +28,7 @@ FIELDS = (
 
 
 def as_variants(L: int, H: int, kv: int, D: int, latent: int, rotary: int) -> dict:
-    """Return one geometry a bar, as a layer of that kind would have it."""
+    """Return one geometry per bar, that of a layer of this variant."""
     return {
         "MHA": Geometry(L, H, H, D),
         "GQA": Geometry(L, kv, kv, D),  # what is kept of KV heads, without their sharing
@@ -38,7 +38,7 @@ def as_variants(L: int, H: int, kv: int, D: int, latent: int, rotary: int) -> di
 
 
 def of_model(published: Geometry) -> dict:
-    """Return the four bars of a model; what it lacks is what the page says it assumes."""
+    """Return the four bars of a model; sizes it lacks are those that the page assumes."""
     D = published.head_dim
     kv = published.n_kv_heads if published.variant == "GQA" else 8
     latent, rotary = published.kv_lora_rank or 4 * D, published.qk_rope_head_dim or D // 2
@@ -70,7 +70,7 @@ READ = """(root) => {
 
 
 def assert_shows(widget, bars: dict, own: str, name: str, **state):
-    """Every number shown is attnlib's: bytes, counts, amounts, crossings, the sentence."""
+    """Check every number shown against attnlib: bytes, counts, crossings, the sentence."""
     state = {**FIRST, **state}
     context, users, dtype = state["context"], state["users"], state["bits"]
     memory = state["memory"] * SIZE[state["unit"]]
@@ -115,9 +115,9 @@ def begin(show, variables, place, home, **options):
     return widget, published
 
 
-@pytest.mark.parametrize("place", PLACES, ids=str)
-def test_mouse_models_contexts_users_and_formats(show, variables, place, home):
-    widget, published = begin(show, variables, place, home)
+@pytest.mark.parametrize("place", PLACES, ids=str, scope="module")
+def test_mouse_models_contexts_users_and_formats(show, variables, place, address):
+    widget, published = begin(show, variables, place, address)
     context = widget.get_by_label("context (tokens)", exact=True)
     users = widget.get_by_label("users at a time", exact=True)
     for i, (name, geometry) in enumerate(published.items()):
@@ -136,9 +136,9 @@ def test_mouse_models_contexts_users_and_formats(show, variables, place, home):
             assert_shows(widget, of_model(geometry), geometry.variant, name, **state)
 
 
-@pytest.mark.parametrize("place", PLACES, ids=str)
-def test_mouse_slider_memory_and_units(show, variables, place, home):
-    widget, published = begin(show, variables, place, home)
+@pytest.mark.parametrize("place", PLACES, ids=str, scope="module")
+def test_mouse_slider_memory_and_units(show, variables, place, disk):
+    widget, published = begin(show, variables, place, disk)
     bars = of_model(published["Llama-3 8B"])
     slider = widget.get_by_label("context (tokens), powers of two")
     box = slider.bounding_box()
@@ -154,9 +154,9 @@ def test_mouse_slider_memory_and_units(show, variables, place, home):
     assert_shows(widget, bars, "GQA", "Llama-3 8B", **state, unit="GiB", memory=141)
 
 
-@pytest.mark.parametrize("place", PLACES, ids=str)
-def test_keys_reach_every_control(show, variables, place, home):
-    widget, published = begin(show, variables, place, home)
+@pytest.mark.parametrize("place", PLACES, ids=str, scope="module")
+def test_keys_reach_every_control(show, variables, place, disk):
+    widget, published = begin(show, variables, place, disk)
     names = list(published)
     model = widget.get_by_label("model")
     model.focus()
@@ -168,7 +168,7 @@ def test_keys_reach_every_control(show, variables, place, home):
     slider = widget.get_by_label("context (tokens), powers of two")
     slider.focus()
     slider.press("ArrowRight")
-    slider.press("Tab")  # to the field beside it
+    slider.press("Tab")  # to the field next to it
     assert_shows(widget, bars, own, name, context=16_384)
     page = widget.page
     page.keyboard.press("ControlOrMeta+a")
@@ -201,9 +201,9 @@ def test_keys_reach_every_control(show, variables, place, home):
     assert_shows(widget, own_bars, own, OWN, **state)
 
 
-@pytest.mark.parametrize("place", PLACES, ids=str)
-def test_own_geometry_by_typing(show, variables, place, home):
-    widget, published = begin(show, variables, place, home)
+@pytest.mark.parametrize("place", PLACES, ids=str, scope="module")
+def test_own_geometry_by_typing(show, variables, place, address):
+    widget, published = begin(show, variables, place, address)
     widget.get_by_label("model").select_option(OWN)  # keeps the sizes, and opens them
     assert_shows(widget, of_model(published["Llama-3 8B"]), "GQA", OWN)
     sizes = (61, 30, 5, 96, 100, 33)
@@ -226,7 +226,7 @@ def test_own_geometry_by_typing(show, variables, place, home):
     assert widget.get_by_label("query heads", exact=True).input_value() == "128"
 
 
-@pytest.mark.parametrize("place", PLACES, ids=str)
+@pytest.mark.parametrize("place", PLACES, ids=str, scope="module")
 def test_touch(show, variables, place, address):
     widget, published = begin(show, variables, place, address, has_touch=True)
     bars = of_model(published["Llama-3 8B"])
@@ -243,9 +243,9 @@ def test_touch(show, variables, place, address):
     assert_shows(widget, own_bars, "GQA", OWN, users=1024, unit="GiB")
 
 
-@pytest.mark.parametrize("place", PLACES, ids=str)
-def test_the_address_says_what_was_chosen_and_brings_it_back(show, variables, place, home):
-    widget, published = begin(show, variables, place, home)
+@pytest.mark.parametrize("place", PLACES, ids=str, scope="module")
+def test_the_address_keeps_what_was_chosen(show, variables, place, home):
+    widget, published = begin(show, variables, place, home, is_loaded_anew=True)
     page = widget.page
     assert urlsplit(page.url).query == ""  # a page that was only opened keeps its address
     widget.get_by_label("model").select_option("DeepSeek-V3 / R1")
@@ -270,9 +270,9 @@ def test_the_address_says_what_was_chosen_and_brings_it_back(show, variables, pl
     assert widget.get_by_label("layers", exact=True).is_visible()
 
 
-@pytest.mark.parametrize("place", PLACES, ids=str)
-def test_a_bad_address_is_ignored(show, variables, place, home):
-    widget, published = begin(show, variables, place, home)
+@pytest.mark.parametrize("place", PLACES, ids=str, scope="module")
+def test_a_bad_address_is_ignored(show, variables, place, disk):
+    widget, published = begin(show, variables, place, disk)
     page = widget.page
     bad = {
         "model": "<img src=x onerror=alert(1)>",
@@ -294,7 +294,7 @@ def test_a_bad_address_is_ignored(show, variables, place, home):
     assert_shows(widget, own_bars, "GQA", OWN)
 
 
-@pytest.mark.parametrize("place", PLACES, ids=str)
+@pytest.mark.parametrize("place", PLACES, ids=str, scope="module")
 @pytest.mark.parametrize("allowed", [True, False])
 def test_copy_link(show, variables, place, address, allowed):
     permissions = ["clipboard-read", "clipboard-write"] if allowed else []
@@ -320,9 +320,9 @@ def test_copy_link(show, variables, place, address, allowed):
     assert_shows(widget, of_model(published["Llama-3 8B"]), "GQA", "Llama-3 8B", context=2000)
 
 
-@pytest.mark.parametrize("place", PLACES, ids=str)
+@pytest.mark.parametrize("place", PLACES, ids=str, scope="module")
 def test_the_numbers_in_the_chapters_prose(variables, place):
-    """Catches an edit of the sizes that leaves the text behind the figure wrong."""
+    """Catches an edit of the sizes that makes the text after the figure wrong."""
     bars = of_model(variables(place)["published"]["Llama-3 8B"])
     for memory, gqa, mha in ((80 * 10**9, 74, 18), (64 * 10**9, 59, 14), (80 * 2**30, 80, 20)):
         assert memory // kv_cache_bytes(bars["GQA"], 8192) == gqa

@@ -28,7 +28,7 @@ class Truth:
 
 
 def assert_reads(widget, truth: Truth, layer: int, head: int, t: int, key: int | None = None):
-    """What stands beside the map is the row of this query, and its largest weights."""
+    """Check that the text next to the map has the row of this query and its largest weights."""
     row = truth.row(layer, head, t)
     heading = widget.locator(".reading").inner_text()
     assert heading == f"{truth.data['queries'][t]} (query {t}) attends to"
@@ -50,7 +50,7 @@ def assert_reads(widget, truth: Truth, layer: int, head: int, t: int, key: int |
 
 
 def assert_selected(widget, truth: Truth, t: int):
-    """The cursor itself stands on this query, and says so to who cannot see it."""
+    """Check that the cursor is on this query, and that a screen reader announces it."""
     cursor = widget.get_by_role("slider", name="query")
     assert cursor.get_attribute("aria-valuenow") == str(t + 1)
     spoken = cursor.get_attribute("aria-valuetext")
@@ -66,9 +66,9 @@ def begin(show, computed, place, home, **options):
     return widget, truth, made
 
 
-@pytest.mark.parametrize("place", PLACES, ids=str)
-def test_keys_move_the_cursor(show, computed, place, home):
-    widget, truth, made = begin(show, computed, place, home)
+@pytest.mark.parametrize("place", PLACES, ids=str, scope="module")
+def test_keys_move_the_cursor(show, computed, place, disk):
+    widget, truth, made = begin(show, computed, place, disk)
     layer, head = made.layer, made.head
     T, S = truth.shape[2:]
     cursor = widget.get_by_role("slider", name="query")
@@ -91,15 +91,15 @@ def test_keys_move_the_cursor(show, computed, place, home):
     assert "As a key" not in widget.locator(".side").inner_text()
 
 
-@pytest.mark.parametrize("place", PLACES, ids=str)
-def test_mouse(show, computed, place, home):
-    widget, truth, made = begin(show, computed, place, home)
+@pytest.mark.parametrize("place", PLACES, ids=str, scope="module")
+def test_mouse(show, computed, place, address):
+    widget, truth, made = begin(show, computed, place, address)
     point_at_the_map(widget, truth, made, "mouse")
     t = choose_tokens(widget, truth, made, "mouse")
     choose_layers_and_heads(widget, truth, made, t, "mouse")
 
 
-@pytest.mark.parametrize("place", PLACES, ids=str)
+@pytest.mark.parametrize("place", PLACES, ids=str, scope="module")
 def test_touch(show, computed, place, address):
     widget, truth, made = begin(show, computed, place, address, has_touch=True)
     point_at_the_map(widget, truth, made, "touch")
@@ -107,14 +107,14 @@ def test_touch(show, computed, place, address):
     choose_layers_and_heads(widget, truth, made, t, "touch")
 
 
-@pytest.mark.parametrize("place", PLACES, ids=str)
-def test_tokens_layers_and_heads_by_keys(show, computed, place, home):
-    widget, truth, made = begin(show, computed, place, home)
+@pytest.mark.parametrize("place", PLACES, ids=str, scope="module")
+def test_tokens_layers_and_heads_by_keys(show, computed, place, disk):
+    widget, truth, made = begin(show, computed, place, disk)
     t = choose_tokens(widget, truth, made, "keys")
     choose_layers_and_heads(widget, truth, made, t, "keys")
 
 
-@pytest.mark.parametrize("place", PLACES, ids=str)
+@pytest.mark.parametrize("place", PLACES, ids=str, scope="module")
 def test_hovering_previews_and_does_not_select(show, computed, place, address):
     widget, truth, made = begin(show, computed, place, address)
     widget.locator(".strip label").nth(0).hover()
@@ -124,7 +124,7 @@ def test_hovering_previews_and_does_not_select(show, computed, place, address):
     assert_reads(widget, truth, made.layer, made.head, made.query)
 
 
-@pytest.mark.parametrize("place", PLACES, ids=str)
+@pytest.mark.parametrize("place", PLACES, ids=str, scope="module")
 def test_masked_cells_are_hatched_and_zeros_are_not(show, computed, place, address):
     widget, truth, _ = begin(show, computed, place, address)
     lines = widget.locator(".hatching").get_attribute("d").count("M")
@@ -183,9 +183,9 @@ BELOW_ITS_TOP = "(e, inner) => inner.getBoundingClientRect().y - e.getBoundingCl
 
 
 @pytest.mark.parametrize("width", [1280, 848, 390])
-@pytest.mark.parametrize("place", PLACES, ids=str)
+@pytest.mark.parametrize("place", PLACES, ids=str, scope="module")
 def test_nothing_moves_under_the_pointer(show, place, address, width):
-    """Catches a reading that grows, pushes the tokens away, and shrinks again, for ever."""
+    """Catches a reading that grows, pushes the tokens away, and shrinks again, without end."""
     widget = show(place, address, viewport={"width": width, "height": 900})
     tokens = widget.locator(".strip label")
     first = tokens.first.element_handle()

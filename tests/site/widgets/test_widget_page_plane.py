@@ -10,9 +10,10 @@ from pages import act, places
 
 from attnlib import MODELS
 from attnlib.costs import attention_params, decode_cost, kv_cache_bytes
+from attnlib.variants import VARIANTS
 
 PLACES = places("plane")
-EVERY_PLACE = pytest.mark.parametrize("place", PLACES, ids=str)
+EVERY_PLACE = pytest.mark.parametrize("place", PLACES, ids=str, scope="module")
 
 MEASURES = {
     "bytes": "cache of a token",
@@ -22,7 +23,6 @@ MEASURES = {
     "year": "year",
 }
 CONTEXTS = [2**i for i in range(10, 18)]
-VARIANTS = ("MHA", "GQA", "MQA", "MLA")
 DECODERS = {name: model for name, model in MODELS.items() if model.kind != "encoder"}
 YEARS = range(
     min(model.year for model in DECODERS.values()),
@@ -48,7 +48,7 @@ class State(dict):
             return longest and kv_cache_bytes(g, longest, expanded=naive)
         if name == "params":
             return attention_params(g)
-        return model.year + 0.18 * (VARIANTS.index(g.variant) - 1.5)
+        return model.year + 0.18 * (list(VARIANTS).index(g.variant) - 1.5)
 
     def passes(self, model) -> bool:
         return (
@@ -58,7 +58,7 @@ class State(dict):
         )
 
     def points(self) -> list[tuple[tuple[float, float], list[str]]]:
-        """Where models stand, and which, in the order of what is across."""
+        """Return each point with its models, in the order of the horizontal axis."""
         found = defaultdict(list)
         for name, model in DECODERS.items():
             x, y = (self.value(self[axis], model) for axis in "xy")
@@ -87,8 +87,7 @@ READ = """(root) => {
     links: all(".found a", (node) => node.href),
     about: all(".note", (node) => node.innerText).join(" "),
     marks: all(".field .mark", (node) => {
-      const kind = [...node.classList].find((name) => name !== "mark");
-      return [Number(node.dataset.at), kind, ...place(node).slice(0, 2)];
+      return [Number(node.dataset.at), node.dataset.variant, ...place(node).slice(0, 2)];
     }),
     many: all(".field .many", (node) => Number(node.textContent)),
     names: all(".field .name", (node) => node.textContent),
@@ -111,7 +110,7 @@ def written(measure: str, value: float) -> str:
 
 
 def assert_shows(widget, state: State) -> dict:
-    """Marks, numbers and words are those of this state."""
+    """Check marks, numbers and words of a state."""
     page = widget.evaluate(READ)
     points = state.points()
     shown = [name for name, model in DECODERS.items() if state.passes(model)]
@@ -149,7 +148,7 @@ def assert_to_scale(marks, points, measure: str, axis: int):
 
 
 def assert_reads(page: dict, state: State, points):
-    """What is written of the chosen point, and what is said."""
+    """Check the text about the chosen point, and what a screen reader announces."""
     point = state.at(state["model"])
     if point is None:
         assert page["heading"].startswith(state["model"])
@@ -198,7 +197,7 @@ def labelled(widget, text: str):
 
 
 def slide(slider, at: int, last: int, way: str = "mouse"):
-    """Click or tap a slider where its thumb stands for a value; a thumb is 16 pixels wide."""
+    """Click or tap a slider where its thumb has a value; a thumb is 16 pixels wide."""
     box = slider.bounding_box()
     spot = {"x": 8 + (box["width"] - 16) * at / last, "y": box["height"] / 2}
     (slider.tap if way == "touch" else slider.click)(position=spot)
@@ -220,7 +219,7 @@ def spot(widget, mark) -> dict:
 
 
 def lonely(page: dict) -> list:
-    """Marks with no other near, so that a click means them and nobody else."""
+    """Return the marks with no other near, so that a click can only mean them."""
 
     def away(one, other) -> float:
         return ((one[2] - other[2]) ** 2 + (one[3] - other[3]) ** 2) ** 0.5
@@ -230,8 +229,8 @@ def lonely(page: dict) -> list:
 
 
 @EVERY_PLACE
-def test_mouse_axes_context_and_what_mla_caches(show, computed, place, home):
-    widget, state = begin(show, computed, place, home)
+def test_mouse_axes_context_and_what_mla_caches(show, computed, place, address):
+    widget, state = begin(show, computed, place, address)
     labelled(widget, "model").select_option("Gemma-3 27B")
     state["model"] = "Gemma-3 27B"
     context = labelled(widget, "tokens kept")
@@ -253,8 +252,8 @@ def test_mouse_axes_context_and_what_mla_caches(show, computed, place, home):
 
 
 @EVERY_PLACE
-def test_mouse_filters(show, computed, place, home):
-    widget, state = begin(show, computed, place, home)
+def test_mouse_filters(show, computed, place, address):
+    widget, state = begin(show, computed, place, address)
     state["model"] = "Llama-3 8B"
     labelled(widget, "model").select_option("Llama-3 8B")
     for variant in VARIANTS:
@@ -299,7 +298,7 @@ def test_an_axis_swaps_with_the_other(show, computed, place, address):
 
 
 @EVERY_PLACE
-def test_the_ridge_point_stands_where_it_belongs(show, computed, place, address):
+def test_the_ridge_point_is_where_it_belongs(show, computed, place, address):
     widget, state = begin(show, computed, place, address)
     ridge = 989 / 3.35
     for x, y, axis in (("bytes", "intensity", 1), ("intensity", "bytes", 0)):
@@ -327,8 +326,8 @@ def test_the_ridge_point_stands_where_it_belongs(show, computed, place, address)
 
 
 @EVERY_PLACE
-def test_mouse_chooses_points(show, computed, place, home):
-    widget, state = begin(show, computed, place, home)
+def test_mouse_chooses_points(show, computed, place, address):
+    widget, state = begin(show, computed, place, address)
     page = assert_shows(widget, state)
     field = widget.locator(".field")
     points = state.points()
@@ -340,7 +339,7 @@ def test_mouse_chooses_points(show, computed, place, home):
 
 @EVERY_PLACE
 def test_a_second_click_means_the_mark_beneath(show, computed, place, address):
-    """DeepSeek-V2 and V3 stand one pixel apart: both must be within a pointer's reach."""
+    """DeepSeek-V2 and V3 are one pixel apart: a pointer must reach both."""
     widget, state = begin(show, computed, place, address)
     labelled(widget, "model").select_option("DeepSeek-V2")
     state["model"] = "DeepSeek-V2"
@@ -368,8 +367,8 @@ def test_hovering_names_a_point_and_chooses_nothing(show, computed, place, addre
 
 
 @EVERY_PLACE
-def test_keys_reach_every_control(show, computed, place, home):
-    widget, state = begin(show, computed, place, home)
+def test_keys_reach_every_control(show, computed, place, disk):
+    widget, state = begin(show, computed, place, disk)
     keyboard = widget.page.keyboard
     measures = list(MEASURES)
     labelled(widget, "across").focus()
@@ -443,7 +442,7 @@ def test_arrows_pass_every_point_in_order(show, computed, place, address):
             if i:
                 field.press(forth)
             assert field.evaluate(spoken).startswith(f"{names[0]} ("), (i, names)
-        field.press(forth)  # behind the last is nothing
+        field.press(forth)  # after the last there is nothing
         state["model"] = order[-1][1][0]
         assert_shows(widget, state)
         field.press(back)
@@ -458,9 +457,9 @@ def test_arrows_pass_every_point_in_order(show, computed, place, address):
         field.press(key)
         state["model"] = names[0]
         assert_shows(widget, state)
-    said = widget.get_by_role("status").filter(has_text=f"{state['model']} (")
-    said.wait_for(state="attached")
-    assert f"{len(DECODERS)} models at {len(across)} points" in said.inner_text()
+    status = widget.get_by_role("status").filter(has_text=f"{state['model']} (")
+    status.wait_for(state="attached")
+    assert f"{len(DECODERS)} models at {len(across)} points" in status.inner_text()
 
 
 @EVERY_PLACE

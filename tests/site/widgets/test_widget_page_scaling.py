@@ -47,13 +47,13 @@ def assert_close(text: str, value: float, digits: int | None, sigma: float = 0.0
 
 
 def assert_shows(widget, D: int, scale: str, query: int):
-    """The table, the notes in the drawings and the drawings themselves are the truth's."""
+    """Check the table, the notes in the drawings and the drawings themselves."""
     true = truth(D, scale)
     rows, sigma, p = true["rows"], true["sigma"], true["p"][query]
     assert widget.locator(".scaling-width output").inner_text() == str(D)
     for i, line in enumerate(widget.locator("table.numbers tbody tr").all()):
-        mine = [rows[i, query], rows[i].mean(), rows[i].median()]
-        for cell, value in zip(line.locator("td").all_inner_texts(), mine, strict=True):
+        expected = [rows[i, query], rows[i].mean(), rows[i].median()]
+        for cell, value in zip(line.locator("td").all_inner_texts(), expected, strict=True):
             assert_close(cell, value.item(), DIGITS[i], sigma)
 
     scores, weights, norms = widget.locator(".scaling-panels svg").all()
@@ -138,22 +138,22 @@ def test_the_book_has_a_scaling_explorer():
     assert [place.chapter for place in PLACES] == ["scaling"]
 
 
-@pytest.mark.parametrize("place", PLACES, ids=str)
-def test_mouse(show, place, home):
-    widget = show(place, home)
+@pytest.mark.parametrize("place", PLACES, ids=str, scope="module")
+def test_mouse(show, place, address):
+    widget = show(place, address)
     assert_shows(widget, 64, "none", 0)
     drive(widget, "mouse")
 
 
-@pytest.mark.parametrize("place", PLACES, ids=str)
+@pytest.mark.parametrize("place", PLACES, ids=str, scope="module")
 def test_touch_on_a_narrow_screen(show, place, address):
     widget = show(place, address, has_touch=True, viewport={"width": 390, "height": 800})
     drive(widget, "touch")
 
 
-@pytest.mark.parametrize("place", PLACES, ids=str)
-def test_keys(show, place, home):
-    widget = show(place, home)
+@pytest.mark.parametrize("place", PLACES, ids=str, scope="module")
+def test_keys(show, place, disk):
+    widget = show(place, disk)
     slider = widget.get_by_role("slider", name="width D")
     slider.focus()
     for press, D in (("ArrowRight", 128), ("End", 1024), ("ArrowLeft", 512), ("Home", 4)):
@@ -174,7 +174,7 @@ def test_keys(show, place, home):
     expect(status).to_contain_text("D = 8, scale 1/√D: sigma 1.00. Query 2: largest weight ")
 
 
-@pytest.mark.parametrize("place", PLACES, ids=str)
+@pytest.mark.parametrize("place", PLACES, ids=str, scope="module")
 def test_nothing_is_wider_than_a_narrow_page(show, place, address):
     widget = show(place, address, viewport={"width": 390, "height": 800})
     box = widget.bounding_box()

@@ -14,7 +14,7 @@ PLACES = places("sharing")
 
 
 class Truth:
-    """What the figure must show for a number of key/value heads, from attnlib's own cache."""
+    """What the figure must show for a number of KV heads, from attnlib's own cache."""
 
     def __init__(self, made):
         data = made.data
@@ -53,7 +53,7 @@ def boxes(widget, kind: str) -> list[tuple[float, float, float]]:
 
 
 def assert_shows(widget, truth: Truth, n_kv_heads: int, head: int):
-    """Words, numbers and blocks are those of this number of key/value heads."""
+    """Check words, numbers and blocks for this number of KV heads."""
     G, per_token = truth.H // n_kv_heads, truth.nbytes(n_kv_heads)
     headline = widget.locator(".share-headline").inner_text()
     assert headline.startswith(truth.name(n_kv_heads))
@@ -74,7 +74,7 @@ def assert_shows(widget, truth: Truth, n_kv_heads: int, head: int):
 
 
 def assert_drawn(widget, truth: Truth, n_kv_heads: int, G: int):
-    """As many boxes and wires as there are heads, and a cache to scale."""
+    """Check that there is a box and a wire per head, and a cache to scale."""
     assert len(boxes(widget, "q")) == truth.H
     assert widget.locator("svg path.q.chosen").get_attribute("d").count("M") == 1
     wires = widget.locator("svg path:is(.wire.lit, .wire.chosen)").all()
@@ -82,7 +82,7 @@ def assert_drawn(widget, truth: Truth, n_kv_heads: int, G: int):
     for kind in ("k", "v"):
         assert len(boxes(widget, kind)) == n_kv_heads * (1 + truth.tokens)
         assert len(boxes(widget, f"{kind}.lit")) == 1 + truth.tokens
-    left, top, whole = boxes(widget, "mha")[0]
+    left, top, whole = boxes(widget, "whole")[0]
     queries = [x + width / 2 for x, _, width in boxes(widget, "q")]
     keys, values = ([box for box in boxes(widget, kind) if box[1] < top] for kind in "kv")
     for kv, (k, v) in enumerate(zip(keys, values, strict=True)):
@@ -110,7 +110,7 @@ def sliders(widget):
 
 
 def point_at(slider, at: int, last: int, way: str):
-    """Click or tap a slider where its thumb stands for a value; a thumb is 16 pixels wide."""
+    """Click or tap a slider where its thumb has a value; a thumb is 16 pixels wide."""
     box = slider.bounding_box()
     spot = {"x": 8 + (box["width"] - 16) * at / last, "y": box["height"] / 2}
     (slider.tap if way == "touch" else slider.click)(position=spot)
@@ -125,9 +125,9 @@ def spot_of(widget, truth: Truth, head: int) -> dict:
     return {"x": (x + width / 2) * shown / drawn, "y": y + 5}
 
 
-@pytest.mark.parametrize("place", PLACES, ids=str)
-def test_keys_walk_from_mha_to_mqa_and_through_the_heads(show, computed, place, home):
-    widget, truth, made = begin(show, computed, place, home)
+@pytest.mark.parametrize("place", PLACES, ids=str, scope="module")
+def test_keys_walk_from_mha_to_mqa_and_through_the_heads(show, computed, place, disk):
+    widget, truth, made = begin(show, computed, place, disk)
     stops, heads = sliders(widget)
     stops.focus()
     stops.press("Home")
@@ -148,18 +148,18 @@ def test_keys_walk_from_mha_to_mqa_and_through_the_heads(show, computed, place, 
         assert heads.get_attribute("aria-valuetext") == str(head)
     spoken = widget.get_by_role("status").filter(
         has_text=truth.sentence(middle, truth.H - 1)
-    )  # said a moment later, once the keys are at rest
+    )  # announced a moment after the last key
     spoken.wait_for(state="attached")
     assert f"{truth.nbytes(middle):,} bytes" in spoken.inner_text()
 
 
-@pytest.mark.parametrize("place", PLACES, ids=str)
-def test_mouse_moves_sliders_and_chooses_heads_in_the_drawing(show, computed, place, home):
-    widget, truth, made = begin(show, computed, place, home)
+@pytest.mark.parametrize("place", PLACES, ids=str, scope="module")
+def test_mouse_moves_sliders_and_chooses_heads_in_the_drawing(show, computed, place, address):
+    widget, truth, made = begin(show, computed, place, address)
     walk_by_pointer(widget, truth, made, "mouse")
 
 
-@pytest.mark.parametrize("place", PLACES, ids=str)
+@pytest.mark.parametrize("place", PLACES, ids=str, scope="module")
 def test_touch_moves_sliders_and_chooses_heads_in_the_drawing(show, computed, place, address):
     widget, truth, made = begin(
         show, computed, place, address, has_touch=True, viewport={"width": 390, "height": 800}
@@ -185,8 +185,9 @@ def walk_by_pointer(widget, truth, made, way):
         (drawing.tap if way == "touch" else drawing.click)(position=spot)
         assert heads.get_attribute("aria-valuetext") == str(head)
         assert_shows(widget, truth, n_kv_heads, head)
-    # A pair in the cache stands for the first of the heads that read it; beside it is nothing.
-    x, y, width = max(box for box in boxes(widget, "k") if box[1] >= boxes(widget, "mha")[0][1])
+    # A pair in the cache chooses the first head that reads it; next to it there is nothing.
+    top = boxes(widget, "whole")[0][1]
+    x, y, width = max(box for box in boxes(widget, "k") if box[1] >= top)
     first = truth.H - truth.H // n_kv_heads
     for shift in (width / 2, 3 * width):
         spot = {"x": x + shift, "y": y + 5}
@@ -194,7 +195,7 @@ def walk_by_pointer(widget, truth, made, way):
         assert_shows(widget, truth, n_kv_heads, first)
 
 
-@pytest.mark.parametrize("place", PLACES, ids=str)
+@pytest.mark.parametrize("place", PLACES, ids=str, scope="module")
 def test_hovering_previews_and_does_not_select(show, computed, place, address):
     widget, truth, made = begin(show, computed, place, address)
     other = (made.head + truth.H // 2) % truth.H

@@ -10,7 +10,6 @@ from attnlib import apply_rope, rope_angles
 from attnlib.costs import Geometry, kv_cache_bytes
 
 PLACES = places("stepper")
-WAYS = ("mouse", "keys")
 NAMES = [
     "1 keys and values cached",
     "2 latent, expanded",
@@ -35,7 +34,7 @@ def expected(sizes: dict, S: int) -> list[tuple[int, list[int]]]:
 
 
 def assert_counts(widget, sizes: dict, step: int, S: int):
-    """The table, the products and the drawn sizes are those of this step and cache."""
+    """Check the table, the products and the drawn sizes of this step and cache."""
     forms = expected(sizes, S)
     rows = widget.locator(".costs tbody tr")
     assert rows.count() == len(forms)
@@ -69,13 +68,13 @@ def signed(packed: dict) -> torch.Tensor:
 
 
 def assert_turned(widget, made, distance: int):
-    """The numbers beside the products are those of this relative position and of none."""
+    """Check the numbers next to the products: of this relative position, and of none."""
     shown = widget.locator(".tiled .flops").all_inner_texts()
     texts = [text.removeprefix("largest change: ") for text in shown]
     assert abs(float(texts[0]) - change(made, distance)) < 0.011
     assert texts[1] == "0.00"
-    said = widget.get_by_label("relative position").get_attribute("aria-valuetext")
-    assert said == f"{distance} token{'s' * (distance != 1)}"
+    spoken = widget.get_by_label("relative position").get_attribute("aria-valuetext")
+    assert spoken == f"{distance} token{'s' * (distance != 1)}"
 
 
 def tiles(widget, row: int) -> list[str]:
@@ -131,13 +130,17 @@ def drive(widget, made, way: str):
     assert_counts(widget, sizes, 2, made.cached)
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("place", PLACES, ids=str)
-def test_controls(show, computed, place, home, way):
-    drive(show(place, home), computed(place), way)
+@pytest.mark.parametrize("place", PLACES, ids=str, scope="module")
+def test_mouse(show, computed, place, address):
+    drive(show(place, address), computed(place), "mouse")
 
 
-@pytest.mark.parametrize("place", PLACES, ids=str)
+@pytest.mark.parametrize("place", PLACES, ids=str, scope="module")
+def test_keys(show, computed, place, disk):
+    drive(show(place, disk), computed(place), "keys")
+
+
+@pytest.mark.parametrize("place", PLACES, ids=str, scope="module")
 def test_touch_on_a_narrow_page(show, computed, place, address):
     options = {"has_touch": True, "viewport": {"width": 390, "height": 844}}
     widget = show(place, address, **options)
@@ -145,7 +148,7 @@ def test_touch_on_a_narrow_page(show, computed, place, address):
 
 
 @pytest.mark.parametrize("width", [1280, 390])
-@pytest.mark.parametrize("place", PLACES, ids=str)
+@pytest.mark.parametrize("place", PLACES, ids=str, scope="module")
 def test_drawn_to_scale(show, computed, place, address, width):
     """Sides that are not the tokens' are as long as their numbers, on one scale."""
     made = computed(place)
@@ -177,7 +180,7 @@ def split_along_the_side_of(widget, name: str) -> list[list[dict]]:
     return [[part.bounding_box() for part in both] for both in parts if len(both) == 2]
 
 
-@pytest.mark.parametrize("place", PLACES, ids=str)
+@pytest.mark.parametrize("place", PLACES, ids=str, scope="module")
 def test_a_change_is_announced_with_its_numbers(show, computed, place, address):
     made, widget = computed(place), show(place, address)
     status = widget.locator(".spoken")

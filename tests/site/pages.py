@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import guards
+from visits import PAGES
 
 from tools import ROOT
 
@@ -18,7 +19,7 @@ STORED = re.compile(r'<div class="attnlib-widget"[^>]* data-widget="(\w+)">')
 
 
 class Place(NamedTuple):
-    """Where a widget stands: the chapter, and which of the chapter's widgets it is."""
+    """Where a widget is: the chapter, and which of the chapter's widgets it is."""
 
     chapter: str
     index: int
@@ -34,12 +35,16 @@ def stored_widgets(chapter: Path) -> list[str]:
     ]
 
 
+WIDGETS = {path.stem: stored_widgets(path) for path in CHAPTERS}
+ALIVE = [name for name in PAGES if WIDGETS.get(Path(name).stem)]  # pages with widgets
+
+
 def places(name: str) -> list[Place]:
     """Return where the book has widgets of a name, for ``pytest.mark.parametrize``."""
     return [
-        Place(path.stem, index)
-        for path in CHAPTERS
-        for index, found in enumerate(stored_widgets(path))
+        Place(chapter, index)
+        for chapter, widgets in WIDGETS.items()
+        for index, found in enumerate(widgets)
         if found == name
     ]
 
@@ -55,7 +60,7 @@ def run_chapter(stem: str) -> tuple[list, dict]:
     shell = InteractiveShell()
     torch.set_default_dtype(torch.float32)  # a chapter that ran before may have left another
     widgets: list[Widget] = []
-    wanted = len(stored_widgets(ROOT / "chapters" / f"{stem}.ipynb"))
+    wanted = len(WIDGETS[stem])
     notebook = guards.load(ROOT / "chapters" / f"{stem}.ipynb")
     shell.run_cell("import matplotlib; matplotlib.use('agg')")
     for name, cell in guards.cells(notebook, "code"):

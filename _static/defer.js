@@ -17,7 +17,7 @@
     new Promise((done) => {
       const script = document.createElement("script");
       for (const { name, value } of waiting.attributes) {
-        if (name !== "type" && name !== "data-waits") script.setAttribute(name, value);
+        if (name !== "type" && name !== "data-defer") script.setAttribute(name, value);
       }
       script.addEventListener("load", done);
       script.addEventListener("error", done);
@@ -38,7 +38,7 @@
 
   document.addEventListener("DOMContentLoaded", async () => {
     await drawn();
-    for (const waiting of document.querySelectorAll("script[data-waits]")) {
+    for (const waiting of document.querySelectorAll("script[data-defer]")) {
       await idle();
       await run(waiting);
     }
