@@ -2,14 +2,7 @@
 
 
 def missing_extra(error: ModuleNotFoundError) -> ImportError:
-    """Return an error that says how to install what pictures and widgets need.
-
-    Args:
-        error: raised by the import of a package of the extra.
-
-    Returns:
-        The error to raise instead.
-    """
+    """Return an error that says how to install the package that could not be imported."""
     return ImportError(
         f"pictures and widgets need {error.name}, which is not installed:"
         ' pip install "attnlib[book]"',

@@ -51,8 +51,8 @@ class MultiQueryAttention(nn.Module):
         """Mix each token with the tokens it may see."""
         check_forward(x, self.q_proj.in_features, cache, KVCache, positions, key_mask)
         q = split_heads(self.q_proj(x), self.n_heads)  # (B, H, T, D)
-        k = split_heads(self.k_proj(x), self.n_kv_heads)  # (B, 1, T, D)
-        v = split_heads(self.v_proj(x), self.n_kv_heads)  # (B, 1, T, D)
+        k = split_heads(self.k_proj(x), 1)  # (B, 1, T, D)
+        v = split_heads(self.v_proj(x), 1)  # (B, 1, T, D)
         at = stored_at = new_positions(x, cache, positions)  # (T,) or (B, T)
         q, k = rotate_new(self.rope, at, cache, q, k)
         if cache is not None:
@@ -66,7 +66,7 @@ class MultiQueryAttention(nn.Module):
                   device: torch.device | str | None = None) -> KVCache:  # fmt: skip
         """Allocate an empty cache for this layer."""
         dtype, device = storage_like(self.k_proj.weight, dtype, device)
-        return KVCache(batch_size, self.n_kv_heads, capacity, self.head_dim,
+        return KVCache(batch_size, 1, capacity, self.head_dim,
                        dtype=dtype, device=device)  # fmt: skip
 
 

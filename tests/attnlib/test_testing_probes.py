@@ -95,7 +95,7 @@ def test_fused_projections_with_a_bug_fail():
 
 
 class MaskedTooLate(nn.Module):
-    """What the README checks: written by hand, with the mask after the softmax."""
+    """Attention as one writes it by hand, with the mask after the softmax."""
 
     def __init__(self, d_model, n_heads):
         super().__init__()

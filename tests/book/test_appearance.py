@@ -107,7 +107,7 @@ def costs() -> dict[str, float]:
 
 
 def rows() -> list:
-    stored = results.load("cpu-float32").select("decode")
+    stored = results.load_run("cpu-float32").select("decode")
     return stored + [replace(row, variant=TOY) for row in stored if row.variant == "GQA"]
 
 

@@ -13,6 +13,7 @@ HERE = Path(__file__).parent
 ONCE = {"test_lab", "test_slides"}  # start a server, or write slides, once for all their tests
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep tests together in one process that share a chapter's run, a server or slides.
 

@@ -33,5 +33,4 @@ def test_widget_that_fails_leaves_the_table(reader, chapter):
     page = reader.open(f"chapters/{chapter}.html")
     assert bare_tables(page, names) == []
     errors = [fault for fault in reader.problems if fault.startswith("script error: ")]
-    assert len(errors) == len(names), reader.problems
-    assert all("JSON" in error for error in errors)
+    assert sum("JSON" in error for error in errors) == len(names), errors
