@@ -1,18 +1,20 @@
 """The laboratories' small model, with each attention layer in it."""
 
+from functools import partial
+
 import pytest
 import torch
-from helpers import D_MODEL, VARIANTS, check_steps
+from helpers import CASES, D_MODEL, build, check_steps
 
 from attnlib.labs.model import TinyLM, device_of, n_params
 
-EVERY = pytest.mark.parametrize("name", VARIANTS)
+EVERY = pytest.mark.parametrize("name", CASES)
 D_FF, LAYERS = 17, 2
 
 
 def make(name):
     torch.manual_seed(0)
-    return TinyLM(VARIANTS[name], d_model=D_MODEL, n_layers=LAYERS, d_ff=D_FF).double()
+    return TinyLM(partial(build, name), d_model=D_MODEL, n_layers=LAYERS, d_ff=D_FF).double()
 
 
 @EVERY
@@ -44,12 +46,12 @@ def test_gradients_reach_every_parameter(name):
 
 def test_parameters_are_counted():
     """Catches a layer that is built once and used in every block."""
-    model = make("mha")
-    attention = n_params(VARIANTS["mha"]())
+    model = make(CASES[0])
+    attention = n_params(build(CASES[0]))
     blocks = LAYERS * (attention + 2 * D_MODEL * D_FF + 2 * D_MODEL)
     assert n_params(model) == blocks + 2 * 256 * D_MODEL + D_MODEL
     assert model.blocks[0].attention is not model.blocks[1].attention
 
 
 def test_device_is_that_of_the_weights():
-    assert device_of(make("mha").to("meta")) == torch.device("meta")
+    assert device_of(make(CASES[0]).to("meta")) == torch.device("meta")

@@ -1,10 +1,11 @@
 """Training in the laboratories: what is compared is trained on the same text in one order."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
-from helpers import D_MODEL, VARIANTS
+from helpers import CASES, D_MODEL, build
 from torch import nn
 
 from attnlib.labs.model import TinyLM
@@ -34,9 +35,9 @@ def make_text():
     return Text(torch.randint(90, 99, (4000,), dtype=torch.uint8), counting(900), {})
 
 
-def make(name="mha"):
+def make(name=CASES[0]):
     torch.manual_seed(0)
-    return TinyLM(VARIANTS[name], d_model=D_MODEL, n_layers=1, d_ff=20)
+    return TinyLM(partial(build, name), d_model=D_MODEL, n_layers=1, d_ff=20)
 
 
 def read_by(name, seed, **options):
@@ -54,10 +55,10 @@ def read_by(name, seed, **options):
 
 def test_every_variant_reads_the_same_batches():
     """Catches batches that depend on how many random numbers the weights took."""
-    batches = [read_by(name, seed=3) for name in VARIANTS]
+    batches = [read_by(name, seed=3) for name in CASES]
     assert batches[0].shape == (5, 3, 8)
     assert all(torch.equal(batches[0], other) for other in batches[1:])
-    assert not torch.equal(batches[0], read_by("mha", seed=4))
+    assert not torch.equal(batches[0], read_by(CASES[0], seed=4))
     assert len(batches[0].flatten(1).unique(dim=0)) == 5  # no batch comes twice
 
 
@@ -127,7 +128,7 @@ def test_held_out_loss_does_not_depend_on_how_many_are_read_at_once():
 
 def test_measuring_a_step_leaves_the_weights():
     """Catches a measurement that trains on: what is measured later would be another model."""
-    model, text = make("mla"), make_text()
+    model, text = make(CASES[-1]), make_text()
     before = [parameter.clone() for parameter in model.parameters()]
     cost = step_cost(model, text, batch_size=2, tokens=8, steps=2)
     after = list(model.parameters())

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from test_memory import Recorder
 from torch import nn
 
 from attnlib.linear import Linear
+from attnlib.testing.allocations import AllocationRecorder
 
 
 def pair(inputs, outputs, bias, dtype=torch.float64):
@@ -38,7 +38,7 @@ def test_equals_nn_linear(shape, outputs, bias):
 
 
 def operators(layer, x):
-    with Recorder() as recorder:
+    with AllocationRecorder() as recorder:
         layer(x)
     return recorder.operators
 
