@@ -113,4 +113,4 @@ def test_a_slide_that_is_too_wide_is_noticed(reader):
       const slide = [...document.querySelectorAll(".slides > section > section")].at(-2);
       slide.innerHTML = "<p style='width: 3000px'>A wide slide</p>";
     }""")
-    assert page.evaluate(THROUGH)["wide"] == ["A wide slide"]
+    assert set(page.evaluate(THROUGH)["wide"]) == {"A wide slide"}

@@ -27,26 +27,35 @@ class Truth:
         return self.weights[begin : begin + S]
 
 
+# All that is written next to the map, in one call: a test reads it about ten times.
+READ = """(root) => ({
+  heading: root.querySelector(".reading").innerText,
+  lines: [...root.querySelectorAll(".answers li")].map((line) => [
+    Number(line.dataset.key),
+    line.querySelector(".token").innerText,
+    Number(line.querySelector(".value").innerText),
+  ]),
+  sum: root.querySelector(".sum").innerText,
+  side: root.querySelector(".side").innerText,
+})"""
+
+
 def assert_reads(widget, truth: Truth, layer: int, head: int, t: int, key: int | None = None):
     """Check that the text next to the map has the row of this query and its largest weights."""
-    row = truth.row(layer, head, t)
-    heading = widget.locator(".reading").inner_text()
-    assert heading == f"{truth.data['queries'][t]} (query {t}) attends to"
-    lines = widget.locator(".answers li").all()
-    shown = {int(line.get_attribute("data-key")): line for line in lines}
-    for at, line in shown.items():
-        name, value = (line.locator(part).inner_text() for part in (".token", ".value"))
-        repeats = len(set(truth.data["keys"])) < len(truth.data["keys"])
-        assert name == truth.data["keys"][at] + (f" ({at})" if repeats else "")
-        assert abs(float(value) - row[at]) < ROUNDED
-    assert max(row) - max(row[at] for at in shown) < ROUNDED  # the largest is among them
-    sums = re.search(r"sum of the row: ([\d.]+)", widget.locator(".sum").inner_text())
+    row, keys = truth.row(layer, head, t), truth.data["keys"]
+    shown = widget.evaluate(READ)
+    assert shown["heading"] == f"{truth.data['queries'][t]} (query {t}) attends to"
+    repeats = len(set(keys)) < len(keys)
+    for at, name, value in shown["lines"]:
+        assert name == keys[at] + (f" ({at})" if repeats else "")
+        assert abs(value - row[at]) < ROUNDED
+    assert (
+        max(row) - max(row[at] for at, *_ in shown["lines"]) < ROUNDED
+    )  # the largest is there
+    sums = re.search(r"sum of the row: ([\d.]+)", shown["sum"])
     assert abs(float(sums[1]) - sum(row)) < 0.001
     if key is not None:
-        assert (
-            f"As a key, {truth.data['keys'][key]} ({key})"
-            in widget.locator(".side").inner_text()
-        )
+        assert f"As a key, {keys[key]} ({key})" in shown["side"]
 
 
 def assert_selected(widget, truth: Truth, t: int):
