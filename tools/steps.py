@@ -144,7 +144,7 @@ STEPS = (
     Step(
         "site",
         "built pages in Chromium and widgets in JupyterLab",
-        (pytest("--dist=loadgroup", "tests/site"),),
+        (pytest("--dist=worksteal", "tests/site"),),
         "`make book` serves the pages; one file: .venv/bin/python -m pytest tests/site/FILE",
     ),
 )
