@@ -74,7 +74,7 @@ class KVCache:
         self.seen = end
         return self._k[:, :, :end], self._v[:, :, :end], stored  # (B, H_kv, S, D)
 
-    kept = property(lambda self: self.seen, doc="Entries kept: one for each token seen.")
+    kept = property(lambda self: self.seen, doc="Entries that are kept, one per token seen.")
 
     @property
     def nbytes(self) -> int:
@@ -148,7 +148,7 @@ class LatentCache:
         self.seen = end
         return self._entries[:, :end], stored  # (B, S, d_c + d_h^R)
 
-    kept = property(lambda self: self.seen, doc="Entries kept: one for each token seen.")
+    kept = property(lambda self: self.seen, doc="Entries that are kept, one per token seen.")
 
     @property
     def nbytes(self) -> int:

@@ -15,7 +15,7 @@ from attnlib.scalars import check_size
 
 Polynomial = Sequence[tuple[int, tuple[str, ...]]]  # a sum of (factor, names of sizes)
 
-#: Numbers that one layer keeps per token, by variant: filled by :mod:`attnlib.variants`.
+#: What one layer keeps per token, by variant. :mod:`attnlib.variants` fills it.
 CACHE_NUMBERS: dict[str, Polynomial] = {}
 
 #: Whether the sizes of a model are a variant's, by its name; the last that applies counts.

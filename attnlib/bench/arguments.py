@@ -43,7 +43,7 @@ def sizes(text: str) -> list[int]:
         The sizes.
 
     Raises:
-        ArgumentTypeError: if one is not a whole number of at least 1.
+        argparse.ArgumentTypeError: if one is not a whole number of at least 1.
     """
     parts = text.split(",")
     if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
@@ -63,7 +63,7 @@ def size(text: str) -> int:
         The size.
 
     Raises:
-        ArgumentTypeError: if it is not one whole number of at least 1.
+        argparse.ArgumentTypeError: if it is not one whole number of at least 1.
     """
     if len(sizes(text)) > 1:
         raise argparse.ArgumentTypeError(f"must be one number, got {text!r}")

@@ -24,8 +24,8 @@ class Appearance:
         name: of the variant, such as "GQA".
         title: its name in words.
         color: hexadecimal, at least 3:1 on white and on black.
-        marker: one of :data:`MARKERS`.
-        line: one of :data:`LINES`.
+        marker: one of ``MARKERS``.
+        line: one of ``LINES``.
     """
 
     name: str

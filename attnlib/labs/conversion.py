@@ -166,7 +166,7 @@ class ConversionRun(NamedTuple):
 
     @property
     def trial(self) -> tuple[int]:
-        """What was tried: the seed alone."""
+        """The part of a run that another one would repeat, the seed alone."""
         return (self.seed,)
 
     @property

@@ -112,7 +112,7 @@ class QualityRun(NamedTuple):
 
     @property
     def trial(self) -> tuple[str, int]:
-        """What was tried: configuration and seed."""
+        """The part of a run that another one would repeat, configuration and seed."""
         return self.configuration, self.seed
 
     @property

@@ -1,4 +1,4 @@
-"""The checks: one function per property of attention, and :func:`check_layer`, which runs them.
+"""The checks: one function per property of attention, and ``check_layer``, which runs them.
 
 A check takes a layer and, where it has to compare, a reference: a layer known to be right, of
 the same sizes and with parameters of the same names. It works on copies on the CPU, in float64
@@ -86,7 +86,7 @@ def check(name: str) -> Callable[[Callable[[nn.Module, nn.Module | None], str]],
 
     Returns:
         A decorator. The check it makes takes ``(layer, reference=None)`` and returns a
-        :class:`~attnlib.testing.Report`. Give it to :func:`check_layer` beside the others.
+        :class:`~attnlib.testing.Report`. Give it to ``check_layer`` beside the others.
     """
 
     def decorate(function: Callable[[nn.Module, nn.Module | None], str]) -> Check:
@@ -149,7 +149,7 @@ def check_layer(
         reference: a layer that is right, with the same sizes and names of parameters; without
             it the checks that compare are not asked.
         checks: the checks to run, in this order: names, or functions made with :func:`check`;
-            ``None`` means all of :data:`CHECKS`.
+            ``None`` means all of ``CHECKS``.
         window: keys that a query may see, its own included; ``None`` means the layer's
             attribute ``window``, and without that all. The checks read 7 tokens, so build the
             layer with a window below 7 to have it checked.
@@ -497,7 +497,7 @@ def cache_bytes(layer: nn.Module, reference: nn.Module | None = None) -> str:
     )
 
 
-#: The checks by name, in the order of this file, in which :func:`check_layer` runs them.
+#: The checks by name, in the order of this file, in which ``check_layer`` runs them.
 CHECKS: dict[str, Check] = {
     thing.check_name: thing
     for thing in list(globals().values())

@@ -1,6 +1,6 @@
 """What checks are made of: copies of a layer, inputs, outputs, and what a layer says of itself.
 
-A layer declares its sizes as attributes. :func:`d_model_of`, :func:`window_of` and the other
+A layer declares its sizes as attributes. ``d_model_of``, ``window_of`` and the other
 functions that end in ``_of`` read them, under the names that common code bases use, and accept
 what :func:`~attnlib.testing.check_layer` was given instead.
 """
@@ -113,7 +113,7 @@ def alike(layer: nn.Module, reference: nn.Module | None) -> tuple[nn.Module, nn.
         reference: one with parameters of the same names and shapes, or ``None``.
 
     Returns:
-        Both copies, as :func:`prepared` makes them.
+        Both copies, as ``prepared`` makes them.
 
     Raises:
         NotAskedError: if there is no reference.

@@ -165,7 +165,7 @@ def test_what_a_chapter_uses_is_found():
                 "from attnlib.costs import Cost",
             ]
         },
-        {"source": "run = results.load_run('x')\nbench.timed(run.rows, torch.ones(2), c.attend)"},
+        {"source": "r = results.load_run('x')\nbench.timed(r.rows, torch.ones(2), c.attend)"},
     ]
     used = ["bench.results.load_run", "bench.timed", "core.attend", "costs.Cost"]
     assert sorted(apipages.imported(cells)) == [f"attnlib.{name}" for name in used]

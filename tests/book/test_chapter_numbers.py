@@ -102,7 +102,12 @@ def test_files_of_all_kinds_are_read():
     """Catches a search that finds nothing, because it reads nothing."""
     names = {path.relative_to(ROOT).as_posix() for path in files()}
     wanted = {"intro.md", "README.md", "Makefile", "_config.yml", "chapters/kv-cache.ipynb"}
-    wanted |= {"appendix/glossary.md", "attnlib/core.py", "tools/toc.py", "tests/site/conftest.py"}
+    wanted |= {
+        "appendix/glossary.md",
+        "attnlib/core.py",
+        "tools/toc.py",
+        "tests/site/conftest.py",
+    }
     assert wanted <= names
 
 

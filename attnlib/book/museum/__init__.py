@@ -6,6 +6,13 @@ and :func:`training` what the loss of a small model shows of them.
 
 from attnlib.book.museum.bug import COLUMNS, GROUPED, LATENT, SIZES, Bug
 from attnlib.book.museum.catalogue import BUGS
+from attnlib.book.museum.experiment import (
+    LEAST_LOSS,
+    Losses,
+    compare_loss,
+    train_with,
+    training,
+)
 from attnlib.book.museum.layers import (
     ReferenceAttention,
     ReferenceCache,
@@ -13,7 +20,6 @@ from attnlib.book.museum.layers import (
     ReferenceSteps,
 )
 from attnlib.book.museum.report import caught_by, marks, matrix, rooms, smallest_sets, table
-from attnlib.book.museum.training import LEAST_LOSS, Losses, compare_loss, train_with, training
 
 __all__ = [
     "BUGS",

@@ -105,7 +105,7 @@ def healing(
     was not converted and was trained for as many further steps.
 
     Args:
-        panels: title of a panel to its curves: a key of :data:`STARTS` to one estimate per
+        panels: title of a panel to its curves: a key of ``STARTS`` to one estimate per
             percentage, or to estimates for the last of them, in nats per byte.
         percents: steps added, in percent of the original ones; the first is 0.
         unconverted: one estimate per percentage.
@@ -140,7 +140,7 @@ def errors_by_rank(
 
     Args:
         ranks: widths of the latent, ascending.
-        panels: title of a panel to its curves: a key of :data:`GUIDES` to one estimate per
+        panels: title of a panel to its curves: a key of ``GUIDES`` to one estimate per
             rank; 0 = unchanged, 1 = as far off as zeros.
 
     Returns:
@@ -169,7 +169,7 @@ def loss_by_cache(
     """Draw losses of converted models against the numbers that a token leaves in the cache.
 
     Args:
-        panels: title of a panel to its curves: a key of :data:`STARTS` to its points: numbers
+        panels: title of a panel to its curves: a key of ``STARTS`` to its points: numbers
             cached per token and layer to an estimate in nats per byte.
         unconverted: the same titles to the loss of the model that was not converted.
 

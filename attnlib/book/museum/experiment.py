@@ -42,8 +42,8 @@ SMALL: dict[type[ReferenceSteps], Mapping[str, object]] = {
     },
 }
 
-#: Nats per token; no model that sees only the past gets below it on these texts: the first
-#: pattern is a guess, except for its first symbol, which is given.
+#: Nats per token. No model that sees only the past gets below it on these texts, since the
+#: first pattern is a guess, except for its first symbol, which is given.
 LEAST_LOSS = math.log(SYMBOLS) * (PERIOD - 1) / LENGTH
 
 
@@ -81,7 +81,7 @@ def train_with(build: Callable[[], nn.Module], *, steps: int = 100) -> Losses:
         steps: batches of 32 texts.
 
     Returns:
-        Both losses. :data:`LEAST_LOSS` is the least that a model without a leak can have.
+        Both losses. ``LEAST_LOSS`` is the least that a model without a leak can have.
     """
     generator = torch.Generator().manual_seed(1)
     with torch.random.fork_rng(devices=[]):

@@ -15,7 +15,7 @@ from attnlib.book.museum import (
     compare_loss,
     train_with,
 )
-from attnlib.book.museum.training import LENGTH, PERIOD, SMALL, patterns, small_layer
+from attnlib.book.museum.experiment import LENGTH, PERIOD, SMALL, patterns, small_layer
 
 
 def test_training_goes_down_and_does_not_beat_the_least_loss():
