@@ -13,7 +13,7 @@ SAMPLE = """<!doctype html><html lang="en"><head><title>Sample</title><style>
 </style></head><body><div class="attnlib-widget">
 <label><input type="radio" name="a" checked><span>a</span></label>
 <button>b</button><input type="range"><details><summary>c</summary></details>
-</div></body></html>"""
+</div><a href="#">after the widget</a></body></html>"""
 
 FAULTS = {
     "focus does not show: <button": "button:focus { outline: none; }",

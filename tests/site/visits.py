@@ -113,8 +113,9 @@ class Reader:
             self.problems.append(f"asks for {request.url}")
 
     def note_failure(self, request: Request) -> None:
-        """Note a request of this page that got no answer."""
-        if request in self.requests and not self.is_outside(request.url):
+        """Note a request of this page that got no answer, unless the reader left the page."""
+        left = request.failure == "net::ERR_ABORTED"
+        if request in self.requests and not left and not self.is_outside(request.url):
             self.problems.append(f"failed: {request.url}")
 
     def note_response(self, response) -> None:
