@@ -162,3 +162,12 @@ def test_llama_405b_caches_516096_bytes_a_token():
         layer = GroupedQueryAttention(16384, 128, 8)
         cache = layer.new_cache(1, 1000, dtype=torch.bfloat16)
     assert cache.nbytes * 126 == 1000 * 516_096
+
+
+@CACHES
+def test_positions_of_another_shape_are_refused(new_cache):
+    """Catches positions that broadcasting would spread over other tokens."""
+    cache = new_cache()
+    with pytest.raises(ValueError, match=r"positions must have shape \(2,\) or \(5, 2\)"):
+        cache.update(*rows(cache, 2), positions=torch.arange(3))
+    assert cache.seen == 0

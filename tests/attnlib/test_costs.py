@@ -387,3 +387,9 @@ def test_a_model_is_taken_for_its_geometry(count):
     assert count(model) == count(model.geometry)
     with pytest.raises(ValueError, match="geometry must be a Geometry or a model, got 'Llama'"):
         count("Llama")
+
+
+def test_widths_of_a_latent_need_one():
+    """Catches None that travels on into a formula."""
+    with pytest.raises(ValueError, match="geometry must have a latent"):
+        costs.latent_widths(Geometry(1, 4, 4, 8))

@@ -96,3 +96,8 @@ def test_names_are_found_and_wrong_ones_told_what_is_near():
         ValueError, match="variant must be one of MHA, MQA, GQA, MLA, got 'SWA'"
     ):
         models_of("SWA")
+
+
+def test_the_table_says_how_many_models_it_has():
+    """Catches a notebook cell that prints all models by their sizes."""
+    assert repr(MODELS) == f"<{len(MODELS)} published models>"
