@@ -120,7 +120,7 @@ class Variant:
         if g.qk_norm or g.qkv_bias != g.o_bias:
             raise ValueError(f"geometry must have no qk_norm and equal biases, got {g}")
         if g.kv_lora_rank is None and g.v_head_dim != g.head_dim:
-            raise ValueError(f"geometry must have v_head_dim = head_dim but for MLA, got {g}")
+            raise ValueError(f"geometry must have v_head_dim = head_dim except in MLA, got {g}")
         return self.from_geometry(g, g.d_model, rope)
 
 

@@ -82,7 +82,9 @@ def test_rates_in_every_dtype(dtype):
     assert rates.dtype == dtype
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.skipif(
+    torch.cuda.is_available(), reason="the message is for machines without a GPU"
+)
 def test_a_missing_gpu_is_named():
     with pytest.raises(ValueError, match="torch finds no GPU, got cuda"):
         bench.machine_rates(device="cuda")

@@ -120,7 +120,9 @@ def test_arguments_are_refused_before_anything_is_measured(
     assert line.startswith("python -m attnlib.bench: error: ") and message in line
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.skipif(
+    torch.cuda.is_available(), reason="the message is for machines without a GPU"
+)
 def test_a_gpu_that_is_not_there_is_named(capsys):
     with pytest.raises(SystemExit) as stopped:
         command.main(["--device", "cuda"])

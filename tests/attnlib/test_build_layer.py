@@ -70,7 +70,7 @@ def test_layers_have_biases_query_latents_and_widths():
         (Geometry(1, 6, 2, 4), "geometry must have a d_model"),
         (Geometry(1, 6, 2, 4, d_model=24, qk_norm=True), "no qk_norm"),
         (Geometry(1, 6, 2, 4, d_model=24, qkv_bias=True), "equal biases"),
-        (Geometry(1, 6, 2, 4, 5, d_model=24), "v_head_dim = head_dim but for MLA"),
+        (Geometry(1, 6, 2, 4, 5, d_model=24), "v_head_dim = head_dim except in MLA"),
     ],
     ids=str,
 )

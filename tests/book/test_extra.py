@@ -25,7 +25,7 @@ print(json.dumps(messages))
 
 
 def test_a_missing_package_is_named_with_the_command_that_installs_it():
-    """Catches a bare ModuleNotFoundError, and a package whose absence nobody notices."""
+    """Catches a bare ModuleNotFoundError, and a missing package that goes unnoticed."""
     command = [sys.executable, "-c", IMPORT_WITHOUT]
     run = subprocess.run(command, capture_output=True, text=True, check=True)
     assert json.loads(run.stdout) == {

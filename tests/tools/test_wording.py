@@ -11,11 +11,11 @@ from tools import wording
 
 # Phrases that are left, by part of the repository. Lower a number when one goes; raise none.
 LEFT = {
-    "attnlib": 5,
+    "attnlib": 4,
     "attnlib/book/exercises": 1,
     "attnlib/book/plots": 5,
     "attnlib/book/widgets": 16,
-    "tests": 21,
+    "tests": 19,
 }
 
 
