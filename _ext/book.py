@@ -26,7 +26,7 @@ FOLD_LABEL = '<summary aria-label="Toggle hidden content">'
 FONT_PRELOAD = re.compile(r'<link rel="preload" as="font"[^>]*>\s*')
 
 # What a page needs while it is read: its own name, and the theme, which sets the colours. All
-# other scripts serve buttons, search, icons and maths; `_static/defer.js` runs them after the
+# other scripts serve buttons, search and icons; `_static/defer.js` runs them after the
 # page is first painted, so that widgets are there and respond before them.
 INLINE_USES = {"documentation_options.js"}  # inline scripts set values that it defines
 AFTER_PARSING = {"book.js", "defer.js", "bootstrap.js", "pydata-sphinx-theme.js"}

@@ -2,8 +2,8 @@
 
 Scripts come from the book's own address, or stand in the page with the hash of their text in
 the policy: those of the widgets, so that a page works from disk, and a few lines of the theme.
-Nothing is asked of any other address. Styles may stand in elements, since the maths and the
-widgets set them. A page is sent without headers of its own, so the policy stands in its head.
+Nothing is asked of any other address. Styles may stand in elements, since widgets set them.
+A page is sent without headers of its own, so the policy stands in its head.
 """
 
 from __future__ import annotations

@@ -24,29 +24,11 @@
       waiting.replaceWith(script);
     });
 
-  // Maths in pieces, top to bottom: a long chapter's formulas at once would block the page.
-  const typeset = async () => {
-    const blocks = document.querySelectorAll("article section > :not(section)");
-    for (const block of blocks) {
-      if (!block.matches(".math") && !block.querySelector(".math")) continue;
-      await idle();
-      await MathJax.typesetPromise([block]);
-    }
-    await MathJax.typesetPromise(); // what stands elsewhere
-  };
-  if (window.MathJax) window.MathJax.startup = { pageReady: typeset };
-
   document.addEventListener("DOMContentLoaded", async () => {
     await drawn();
     for (const waiting of document.querySelectorAll("script[data-defer]")) {
       await idle();
       await run(waiting);
-    }
-    // A formula that has not been set by now is to be read as TeX (book.css keeps it small).
-    try {
-      await window.MathJax?.startup?.promise;
-    } finally {
-      document.documentElement.classList.add("formulas-set");
     }
   });
 })();

@@ -26,7 +26,7 @@ PAGES = (
     "attnlib/**/*.py",
 )  # with docstrings
 LOOK = ("_config.yml", "_toc.yml", "_ext/*.py", "_static/**/*", "_templates/**/*")
-ADDRESS = ("tools/address.py",)
+TOOLS = ("tools/address.py", "tools/formulas.py")
 KNOWN = ("BOOK_REPOSITORY", "BOOK_SITE", "BOOK_DOWNLOADS", "BOOK_CHECKED")  # from make publish
 
 
@@ -40,10 +40,10 @@ def digest(*patterns: str) -> str:
 
 
 def fingerprint() -> list[str]:
-    """Return what a build is made from: requirements, look and address, then pages."""
+    """Return what a build is made from: requirements, look and tools, then pages."""
     known = [address.find(), *(os.environ.get(name) for name in KNOWN)]
     home = hashlib.sha256(repr(known).encode()).hexdigest()
-    return [digest("requirements.txt", *LOOK, *ADDRESS) + home, digest(*PAGES)]
+    return [digest("requirements.txt", *LOOK, *TOOLS) + home, digest(*PAGES)]
 
 
 def built_from() -> list[str]:

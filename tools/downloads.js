@@ -89,10 +89,9 @@ async (pages) => {
     old.replaceWith(script);
   }
   for (const fold of article.querySelectorAll("details")) fold.open = fold.matches(".hide"); // their code is used later
-  while (document.querySelector("script[data-defer]") || !window.MathJax?.startup?.promise) {
+  while (document.querySelector("script[data-defer]")) {
     await new Promise((done) => setTimeout(done, 50));
   }
-  await MathJax.startup.promise;
-  await MathJax.typesetPromise([article]);
+  await document.fonts.ready;
   await Promise.all([...document.images].map((image) => image.decode().catch(() => {})));
 }

@@ -11,14 +11,13 @@ Nothing of this is stored: it is written to _build/editions, from the chapters a
   them. Invisible comments go as well: the one that holds a number sits behind the right one.
 - ``instructor``: the chapter with the same letters, and all that is folded away unfolded.
 - ``inventory.md``: the questions of the concept inventory on instructors.md, without its key.
-- ``slides``: what is shown stays, what is said goes to the speaker's notes. reveal.js and
-  MathJax come from installed packages and lie beside the slides, which ask no network.
+- ``slides``: what is shown stays, what is said goes to the speaker's notes. reveal.js comes
+  from an installed package and lies beside the slides, which ask no network.
 """
 
 from __future__ import annotations
 
 import html
-import importlib.util
 import re
 import shutil
 from collections.abc import Iterator
@@ -36,7 +35,7 @@ from pygments.formatters import HtmlFormatter
 from pygments.lexers import get_lexer_by_name
 from pygments.util import ClassNotFound
 
-from tools import BUILD, ROOT, address, arguments, publish
+from tools import BUILD, ROOT, address, arguments, formulas, installed, publish
 from tools.canonical import dumps, normalise
 from tools.details import DETAILS, details
 
@@ -303,9 +302,8 @@ def coloured(code: str, language: str = "python") -> str:
 
 
 def maths(formula: str, options: dict[str, Any]) -> str:
-    """Return a formula as MathJax finds it."""
-    inner = html.escape(formula.strip())
-    return f"\\[{inner}\\]" if options["display_mode"] else f"\\({inner}\\)"
+    """Return a formula as MathML."""
+    return formulas.mathml(formula, is_display=options["display_mode"])
 
 
 def markdown() -> MarkdownIt:
@@ -370,15 +368,9 @@ def deck(notebook: NotebookNode, title: str) -> str:
     return page
 
 
-def package(name: str, *path: str) -> Path:
-    """Return a folder of an installed package, without importing it."""
-    spec = importlib.util.find_spec(name)
-    return Path(spec.origin).parent.joinpath(*path)
-
-
 def copy_scripts(folder: Path) -> None:
-    """Copy reveal.js and MathJax beside the slides."""
-    reveal = package("sphinx_revealjs", "_static", "revealjs")
+    """Copy reveal.js beside the slides."""
+    reveal = installed("sphinx_revealjs", "_static", "revealjs")
     for part in ("LICENSE", "dist/reset.css", "dist/reveal.css", "dist/reveal.js"):
         target = folder / "reveal" / Path(part).name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -386,7 +378,6 @@ def copy_scripts(folder: Path) -> None:
     style = folder / "reveal" / "reveal.css"
     style.write_text(ARROWS.sub(r"\1>.controls", style.read_text("utf-8")), encoding="utf-8")
     shutil.copy(reveal / "plugin" / "notes" / "notes.js", folder / "reveal")
-    shutil.copy(package("sphinx-mathjax-offline", "static", "mathjax", "tex-svg.js"), folder)
 
 
 # The concept inventory.
@@ -418,20 +409,24 @@ def build(
     for name in ("student", "instructor", "slides"):
         (folder / name).mkdir(parents=True)
     copy_scripts(folder / "slides")
+    decks = []
     page = (ROOT / "appendix" / "instructors.md").read_text(encoding="utf-8")
     (folder / "inventory.md").write_text(inventory(page), encoding="utf-8", newline="\n")
     for path in paths:
         chapter = nbformat.read(path, as_version=4)
+        decks.append(deck(chapter, title_of(chapter)))
         editions = {
             f"student/{path.name}": dumps(
                 student(chapter, path.stem, keep_outputs=keep_outputs)
             ),
             f"instructor/{path.name}": dumps(unfolded(chapter, path.stem)),
-            f"slides/{path.stem}.html": deck(chapter, title_of(chapter)),
+            f"slides/{path.stem}.html": decks[-1],
         }
         for name, text in editions.items():
             (folder / name).write_text(text, encoding="utf-8", newline="\n")
             written.append(folder / name)
+    style = formulas.style("".join(decks))
+    (folder / "slides" / "formulas.css").write_text(style, encoding="utf-8", newline="\n")
     return written
 
 

@@ -54,7 +54,7 @@ def tool(name: str, *options: str) -> Command:
 
 def pytest(*options: str) -> Command:
     """Return the command that runs tests in two processes."""
-    return module("pytest", "-q", "-n2", *options)
+    return module("pytest", "-q", "-n2", "--dist=worksteal", *options)
 
 
 def schema(name: str, *files: str) -> Command:
@@ -144,7 +144,7 @@ STEPS = (
     Step(
         "site",
         "built pages in Chromium and widgets in JupyterLab",
-        (pytest("--dist=worksteal", "tests/site"),),
+        (pytest("tests/site"),),
         "`make book` serves the pages; one file: .venv/bin/python -m pytest tests/site/FILE",
     ),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from axe_playwright_python.sync_playwright import Axe
@@ -20,7 +21,7 @@ class Allowance(NamedTuple):
 ALLOWED = (
     Allowance(
         "empty-table-header",
-        "th:has(mjx-container math)",
+        "th:has(math)",
         "axe reads no MathML, so a column named by a formula has no name for it; a screen"
         " reader does, and the formula is there",
     ),
@@ -49,6 +50,8 @@ STATES = (
     State("phone and light, folds open", PHONE, "light", opened=True, is_judged_whole=True),
 )
 
+IN_BRIEF = tuple(state for state in STATES if state.is_judged_whole)  # each scheme, each window
+
 COLOUR_RULES = ["color-contrast", "link-in-text-block"]
 COLOURS = {"resultTypes": ["violations"], "runOnly": COLOUR_RULES}
 # All of axe's other default rules, best practices among them, and one that it leaves off.
@@ -60,20 +63,46 @@ REST = {
     },
 }
 
-# A listing has thousands of spans in a handful of colours. One of each kind stays to be judged,
-# the others become text: axe takes its time for every element.
-SPANS_ONCE = """() => {
-  const seen = new Set();
-  for (const span of document.querySelectorAll(".highlight pre span[class]")) {
-    const kind = `${span.className} ${span.closest("details, .cell_output")?.className}`;
-    if (seen.has(kind)) span.replaceWith(...span.childNodes);
-    seen.add(kind);
-  }
+# Axe takes its time for every element, and a page repeats itself: rows of tables, spans of
+# listings, entries of the API. Two of each shape stay: equal elements, with equal classes and
+# styles, within equal ones. A span that goes leaves its text. All of a widget stays.
+TWO_OF_EACH = """() => {
+  const own = (element) =>
+    `${element.localName} ${element.getAttribute("class")} ${element.getAttribute("style")}`;
+  const text = (node) => (node.nodeType === 3 && node.data.trim() ? "text" : "");
+  const shapes = new Map();
+  const shape = (element) => {
+    if (!shapes.has(element)) {
+      const within = [...element.childNodes].map((node) =>
+        node.nodeType === 1 ? shape(node) : text(node));
+      shapes.set(element, `<${own(element)}>${within.join("").replace(/(text)+/g, "text")}</>`);
+    }
+    return shapes.get(element);
+  };
+  const places = new Map();
+  const place = (element) => {
+    if (element?.matches("section, body") !== false) return "";
+    if (!places.has(element)) {
+      places.set(element, `${place(element.parentElement)} ${own(element)}`);
+    }
+    return places.get(element);
+  };
+  const repeated = (selector, name, remove) => {
+    const seen = new Map();
+    for (const element of [...document.body.querySelectorAll(selector)]) {
+      if (!element.isConnected || element.closest(".attnlib-widget figure")) continue;
+      const key = `${place(element.parentElement)} ${name(element)}`;
+      seen.set(key, (seen.get(key) ?? 0) + 1);
+      if (seen.get(key) > 2) remove(element);
+    }
+  };
+  repeated("pre span, dt span, code span", own, (span) => span.replaceWith(...span.childNodes));
   document.body.normalize();
+  repeated("tr, li, dl, dt > *, dd > *, details, section > p", shape, (one) => one.remove());
 }"""
 
-# Axe takes some 6 ms for the contrast of each element with text, of which a chapter has a
-# thousand in some fifty kinds: equal letters on equal grounds, within equal elements. One of
+# The contrast of an element with text takes some 7 ms, and a chapter has such elements in some
+# fifty kinds: equal letters on equal grounds, within equal elements. One of
 # each kind is judged, and every one within a widget, where letters can stand on a ground that
 # is no ancestor of theirs.
 JUDGE = """async ({ colours, options }) => {
@@ -116,16 +145,17 @@ THEME_IS = """(scheme) => (document.documentElement.dataset.theme ?? scheme) ===
   && document.getAnimations().every((animation) => animation.playState !== "running")"""
 
 
-def violations(page: Page) -> list[str]:
+def violations(page: Page, states: Sequence[State] = STATES) -> list[str]:
     """Return what axe finds on a page in each state: rule, element and remedy, line by line.
 
     Args:
-        page: that has settled; its folds are open afterwards, and its listings lose colours.
+        page: that has settled; its folds are open afterwards, and it has lost what it repeats.
+        states: in this order.
     """
     found: list[str] = []
-    page.evaluate(SPANS_ONCE)
+    page.evaluate(TWO_OF_EACH)
     page.evaluate(Axe().axe_script)
-    for state in STATES:
+    for state in states:
         bring_to(page, state)
         faults = page.evaluate(JUDGE, {"colours": True, "options": COLOURS})
         if state.is_judged_whole:

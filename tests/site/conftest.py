@@ -29,7 +29,7 @@ def shared(item: pytest.Item) -> tuple[int, str]:
     place = item.callspec.params.get("place") if hasattr(item, "callspec") else None
     if item.path.stem in ONCE:
         return 0, item.path.stem
-    return (1, place.chapter) if place else (2, "")
+    return (1, f"{place.chapter} {place.index}") if place else (2, "")
 
 
 @pytest.fixture(scope="session")

@@ -76,6 +76,18 @@ def wrong_names(widgets: list[dict], names: Sequence[str]) -> list[str]:
     return [] if shown == list(names) else [f"widgets {shown}, not {list(names)}"]
 
 
+def undrawn(page: Page, names: Sequence[str]) -> list[str]:
+    """Return what is wrong with the figures of a page.
+
+    Args:
+        page: that is open.
+        names: of the widgets that it must have, in order.
+    """
+    widgets = looked_at(page)
+    found = wrong_names(widgets, names)
+    return found + [f"{w['name']}: not one figure" for w in widgets if w["figures"] != [True]]
+
+
 def hidden_tables(page: Page, names: Sequence[str]) -> list[str]:
     """Return what is wrong with the figures of a page, and with the tables that a key shows.
 
@@ -83,10 +95,8 @@ def hidden_tables(page: Page, names: Sequence[str]) -> list[str]:
         page: that is open; it is left as it was.
         names: of the widgets that it must have, in order.
     """
-    closed = looked_at(page)
-    found = wrong_names(closed, names)
-    found += [f"{w['name']}: not one figure" for w in closed if w["figures"] != [True]]
-    found += [f"{w['name']}: the table lies open" for w in closed if w["seen"]]
+    found = undrawn(page, names)
+    found += [f"{w['name']}: the table lies open" for w in looked_at(page) if w["seen"]]
     press_all(page)
     found += [fault for widget in looked_at(page) for fault in lacks(widget)]
     press_all(page)

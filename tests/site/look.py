@@ -52,6 +52,11 @@ MOST_STOPS = 200  # of the Tab key in one widget; one that has more lost its way
 DATA_COLOURS = {"#0072b2", "#d55e00", "#009e73", "#cc79a7"}
 
 
+WIDGETS_ONLY = """@media print {
+  article section > :not(section, :has(.attnlib-widget)) { display: none !important; }
+}"""
+
+
 def walk(page: Page, index: int) -> tuple[int, list[str]]:
     """Go through a widget by the Tab key.
 
@@ -107,8 +112,15 @@ def printed(page: Page, scheme: str) -> set[str]:
     return colours
 
 
-def faults_on_paper(page: Page) -> list[str]:
-    """Print a page with widgets, light and dark; return what is wrong with its colours."""
+def faults_on_paper(page: Page, *, is_whole: bool) -> list[str]:
+    """Print a page with widgets, light and dark; return what is wrong with its colours.
+
+    Args:
+        page: that has settled.
+        is_whole: whether all of it is printed, or its widgets alone, which takes a third.
+    """
+    if not is_whole:
+        page.add_style_tag(content=WIDGETS_ONLY)
     light, dark = printed(page, "light"), printed(page, "dark")
     found = []
     if dark != light:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import io
 import re
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import guards
+from nbformat import NotebookNode
 from visits import PAGES
 
 from tools import ROOT
@@ -49,32 +51,68 @@ def places(name: str) -> list[Place]:
     ]
 
 
-@cache
-def run_chapter(stem: str) -> tuple[list, dict]:
-    """Run a chapter's code up to its last widget; return its widgets and its variables."""
-    import torch
-    from IPython.core.interactiveshell import InteractiveShell
+class Run:
+    """A chapter that is run cell by cell, as far as its widgets are asked for.
 
-    from attnlib.book.widgets import Widget
+    What measures this machine is left out, with what uses it: no widget shows that.
+    """
 
-    shell = InteractiveShell()
-    torch.set_default_dtype(torch.float32)  # a chapter that ran before may have left another
-    widgets: list[Widget] = []
-    wanted = len(WIDGETS[stem])
-    notebook = guards.load(ROOT / "chapters" / f"{stem}.ipynb")
-    shell.run_cell("import matplotlib; matplotlib.use('agg')")
-    for name, cell in guards.cells(notebook, "code"):
-        if len(widgets) == wanted:
-            break
+    def __init__(self, stem: str):
+        from IPython.core.interactiveshell import InteractiveShell
+
+        self.stem, self.widgets, self.measured = stem, [], set()
+        self.shell = InteractiveShell()
+        self.shell.run_cell("import matplotlib; matplotlib.use('agg')")
+        notebook = guards.load(ROOT / "chapters" / f"{stem}.ipynb")
+        self.cells = iter(list(guards.cells(notebook, "code")))
+
+    def variables(self) -> dict:
+        """Return the variables that the cells run so far have set."""
+        return self.shell.user_ns
+
+    def widget(self, index: int):
+        """Return one of the chapter's widgets; run the cells up to it if they have not run."""
+        import torch
+
+        torch.set_default_dtype(torch.float32)  # another chapter may have left another one
+        while len(self.widgets) <= index:
+            self.run(*next(self.cells))
+        torch.set_default_dtype(torch.float32)
+        return self.widgets[index]
+
+    def run(self, name: str, cell: NotebookNode) -> None:
+        """Run a cell unless it measures something; keep the widget that it shows."""
+        from attnlib.book.widgets import Widget
+
+        read, written = names_in(cell.source)
+        if "nbval-ignore-output" in guards.tags(cell) or read & self.measured:
+            self.measured |= written
+            return
         with contextlib.redirect_stdout(io.StringIO()):
-            result = shell.run_cell(cell.source)
+            result = self.shell.run_cell(cell.source)
         if "raises-exception" not in guards.tags(cell):
-            assert result.success, f"{stem}, {name}: {result.error_in_exec}"
+            assert result.success, f"{self.stem}, {name}: {result.error_in_exec}"
         if isinstance(result.result, Widget):
-            widgets.append(result.result)
-    torch.set_default_dtype(torch.float32)
-    assert len(widgets) == wanted, f"{stem} shows {wanted} widgets, made {len(widgets)}"
-    return widgets, shell.user_ns
+            self.widgets.append(result.result)
+
+
+@cache
+def run(stem: str) -> Run:
+    """Return the one run of a chapter in this process."""
+    return Run(stem)
+
+
+def names_in(source: str) -> tuple[set[str], set[str]]:
+    """Return the names that a cell reads, and those that it binds at its top."""
+    try:
+        tree = ast.parse(source)
+    except SyntaxError:  # a magic command
+        return set(), set()
+    names = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
+    defined = {n.name for n in tree.body if isinstance(n, (ast.FunctionDef, ast.ClassDef))}
+    read = {name.id for name in names if isinstance(name.ctx, ast.Load)}
+    written = {name.id for name in names if isinstance(name.ctx, ast.Store)}
+    return read - written, written | defined
 
 
 def act(element, way: str, key: str = "Enter") -> None:

@@ -39,7 +39,7 @@ BROKEN = f"""{HEAD}
 SOUND = f"""{HEAD}
 <p>Black on white, and <a href="#x" style="color: inherit">a link</a>.</p>
 <details><summary>more</summary><button>named</button></details>
-<table><tr><th><mjx-container><math><mi>d</mi></math></mjx-container></th><th>n</th></tr>
+<table><tr><th><math><mi>d</mi></math></th><th>n</th></tr>
 <tr><td>1</td><td>2</td></tr></table>
 </main></body></html>"""
 

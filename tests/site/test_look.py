@@ -65,6 +65,6 @@ def test_a_page_printed_dark_is_noticed(online):
     page.route("**/book.js*", lambda route: route.abort())
     online.open(ALIVE[0])
     page.evaluate(SETTLED)
-    found = faults_on_paper(page)
+    found = faults_on_paper(page, is_whole=False)
     page.unroute("**/book.js*")
     assert any("in other colours than light" in fault for fault in found), found

@@ -1,4 +1,4 @@
-"""The built book as a whole: its pages, links and search, and formulas that come late.
+"""The built book as a whole: its pages, links and search, and what its formulas are set in.
 
 `make site` builds the book; nothing is built here. test_pages.py looks at every page.
 """
@@ -51,32 +51,31 @@ new PerformanceObserver((list) => {
 }).observe({ type: "layout-shift", buffered: true });"""
 
 
-def formulas(chromium, url: str, fail: bool = False) -> tuple[float, list[str]]:
-    """Return how far lines moved on a phone till formulas were set, and raw TeX's sizes."""
+def test_no_line_moves_while_a_page_opens_on_a_phone(chromium, address):
     page = chromium.new_page(viewport={"width": 412, "height": 823})
     page.add_init_script(SHIFTS)
-    if fail:
-        page.route("**/tex-chtml.js*", lambda route: route.abort())
-    page.goto(url, wait_until="load")
-    page.wait_for_selector("html.formulas-set", state="attached", timeout=20_000)
-    sizes = """() => [...document.querySelectorAll("article span.math")]
-      .filter((math) => !math.querySelector("mjx-container"))
-      .map((math) => getComputedStyle(math).fontSize)"""
-    found = page.evaluate("() => window.shifted"), page.evaluate(sizes)
+    page.goto(f"{address}chapters/scaling.html", wait_until="load")
+    page.evaluate(SETTLED)
+    assert page.evaluate("() => window.shifted") < 0.1  # a good page, by Web Vitals
     page.close()
-    return found
 
 
-def test_formulas_come_without_breaking_lines_anew(chromium, address):
-    moved, raw = formulas(chromium, address + "chapters/scaling.html")
-    assert moved < 0.1  # a good page, by Web Vitals
-    assert raw == []
+# Whether the font of the formulas is there, and how wide it draws a root, in the sizes of type.
+ROOT_WIDTH = """() => {
+  const root = [...document.querySelectorAll(".math math")].find((formula) =>
+    formula.childElementCount === 1 && formula.querySelector("msqrt > mi"));
+  const size = parseFloat(getComputedStyle(root).fontSize);
+  return [document.fonts.check("16px Formulas"), root.getBoundingClientRect().width / size];
+}"""
 
 
-def test_tex_is_readable_where_no_formula_can_be_set(chromium, address):
-    _, raw = formulas(chromium, address + "chapters/scaling.html", fail=True)
-    assert raw
-    assert min(float(size.removesuffix("px")) for size in raw) >= 12
+def test_formulas_are_set_in_the_font_of_the_book(online):
+    """Catches a font that is not there, and one that leaves a gap beside each root."""
+    page = online.open("chapters/scaling.html")
+    page.evaluate(SETTLED)
+    has_font, width = page.evaluate(ROOT_WIDTH)
+    assert has_font
+    assert width == pytest.approx(0.794 + 0.702, abs=0.02)  # STIX Two Math: radical and D
 
 
 @pytest.mark.parametrize(

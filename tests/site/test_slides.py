@@ -25,14 +25,14 @@ def reader(chromium, tmp_path_factory) -> Iterator[Reader]:
 
 SHOWN = """() => ({
   raw: /\\\\\\(|\\$[^$ ]+\\$/.test(document.querySelector(".slides").innerText),
-  failed: document.querySelectorAll("mjx-merror, [data-mjx-error]").length,
+  formulas: document.querySelectorAll(".slides math").length,
   notes: document.querySelectorAll("aside.notes").length,
   broken: [...document.images].filter((i) => !i.naturalWidth || !i.alt).length,
 })"""
 
 # Goes through all slides; returns how many there are and the beginnings of those too wide.
 THROUGH = """async () => {
-  await MathJax.startup.promise;
+  await document.fonts.ready;
   const wide = [];
   const count = Reveal.getTotalSlides();
   for (let at = 1; ; at += 1) {
@@ -59,7 +59,8 @@ def test_slides_ask_no_network(path, reader):
     assert slides["wide"] == []
     assert shown["notes"] > 10
     assert not shown["raw"]
-    assert (shown["failed"], shown["broken"]) == (0, 0)
+    assert shown["broken"] == 0
+    assert shown["formulas"] > 0 or path.stem == "bug-museum"
 
 
 def go_to_slide_of(page, selector: str) -> list[int]:

@@ -30,7 +30,7 @@ ARGUMENTS = [
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 ]
 
-# Resolves when the scripts that wait have run, MathJax is done and images are there.
+# Resolves when the scripts that wait have run, and fonts and images are there.
 SETTLED = """async () => {
   const end = performance.now() + 20_000;
   const until = async (what, holds) => {
@@ -40,9 +40,7 @@ SETTLED = """async () => {
     }
   };
   await until("scripts", () => !document.querySelector("script[data-defer]"));
-  const maths = document.querySelector('script[src*="mathjax"]');
-  await until("MathJax", () => !maths || window.MathJax?.startup?.promise);
-  if (window.MathJax?.startup?.promise) await window.MathJax.startup.promise;
+  await document.fonts.ready;
   await Promise.all([...document.images].map((image) => image.decode().catch(() => {})));
 }"""
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from functools import cache
 
 import pytest
-from pages import Place, run_chapter
+from pages import Place, run
 from playwright.sync_api import Locator
 from visits import SITE, WIDE, Reader
 
@@ -45,13 +45,18 @@ def built_widgets(chapter: str) -> list[str]:
 @pytest.fixture(scope="session")
 def computed() -> Callable:
     """Give the widget at a place, made again by running its chapter now."""
-    return lambda place: run_chapter(place.chapter)[0][place.index]
+    return lambda place: run(place.chapter).widget(place.index)
 
 
 @pytest.fixture(scope="session")
 def variables() -> Callable:
     """Give the variables of the chapter at a place, after the same run."""
-    return lambda place: run_chapter(place.chapter)[1]
+
+    def found(place: Place) -> dict:
+        run(place.chapter).widget(place.index)
+        return run(place.chapter).variables()
+
+    return found
 
 
 @pytest.fixture(scope="session")

@@ -428,6 +428,8 @@ def test_keys_reach_every_control(show, computed, place, disk):
 def test_arrows_pass_every_point_in_order(show, computed, place, address):
     widget, state = begin(show, computed, place, address)
     field = widget.locator(".field")
+    field.focus()
+    keys = field.page.keyboard
     spoken = "field => field.getAttribute('aria-valuetext')"
     across = state.points()
     upwards = sorted(across, key=lambda point: point[0][::-1])
@@ -435,12 +437,12 @@ def test_arrows_pass_every_point_in_order(show, computed, place, address):
         (across, "ArrowRight", "ArrowLeft"),
         (upwards, "ArrowUp", "ArrowDown"),
     ):
-        field.press("Home")
+        keys.press("Home")
         for _ in range(order.index(across[0])):
-            field.press(back)
+            keys.press(back)
         for i, (_, names) in enumerate(order):
             if i:
-                field.press(forth)
+                keys.press(forth)
             assert field.evaluate(spoken).startswith(f"{names[0]} ("), (i, names)
         field.press(forth)  # after the last there is nothing
         state["model"] = order[-1][1][0]
