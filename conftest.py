@@ -2,6 +2,6 @@
 
 import os
 
-from tools.kernel import KERNEL_ENV
+from tools.kernel import settle
 
-os.environ.update(KERNEL_ENV)
+settle(os.environ)

@@ -42,8 +42,7 @@ def check_heads(d_model: int, n_heads: int, head_dim: int | None, *, rope: Rope 
         ValueError: if a size is below 1, if ``head_dim`` is left out and ``n_heads`` does not
             divide ``d_model``, or if the width of a head is odd with ``rope``.
     """
-    check_size("d_model", d_model)
-    check_size("n_heads", n_heads)
+    d_model, n_heads = check_size("d_model", d_model), check_size("n_heads", n_heads)
     if head_dim is None and d_model % n_heads:
         raise ValueError(
             f"head_dim must be given where n_heads does not divide d_model,"
@@ -66,8 +65,7 @@ def check_kv_heads(n_heads: int, n_kv_heads: int) -> int:
     Raises:
         ValueError: if a size is below 1, or ``n_kv_heads`` does not divide ``n_heads``.
     """
-    check_size("n_heads", n_heads)
-    check_size("n_kv_heads", n_kv_heads)
+    n_heads, n_kv_heads = check_size("n_heads", n_heads), check_size("n_kv_heads", n_kv_heads)
     if n_heads % n_kv_heads:
         raise ValueError(
             f"n_heads must be a multiple of n_kv_heads,"
@@ -124,7 +122,7 @@ def check_even(name: str, value: int) -> int:
     Raises:
         ValueError: if ``value`` is not an even integer of at least 2.
     """
-    check_size(name, value, least=2)
+    value = check_size(name, value, least=2)
     if value % 2:
         raise ValueError(f"{name} must be even, since RoPE turns pairs of numbers, got {value}")
     return value

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, fields, replace
 from math import prod
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, SupportsIndex
 
 from attnlib.scalars import check_size
 
@@ -236,8 +236,8 @@ def kv_cache_bytes(
             dtype is unknown, or ``expanded`` is asked of another variant than MLA.
     """
     geometry = geometry_of(geometry)
-    check_size("tokens", tokens)
-    check_size("batch_size", batch_size)
+    tokens = check_size("tokens", tokens)
+    batch_size = check_size("batch_size", batch_size)
     if expanded and geometry.kv_lora_rank is None:
         raise ValueError(f"expanded must be False for {geometry.variant}, got {expanded!r}")
     formula = EXPANDED_NUMBERS if expanded else CACHE_NUMBERS[geometry.variant]
@@ -309,6 +309,7 @@ def decode_cost(
     """
     geometry = geometry_of(geometry)
     check_form(form)
+    tokens, batch_size = check_size("tokens", tokens), check_size("batch_size", batch_size)
     naive = geometry.kv_lora_rank is not None and form == "naive"
     cache = kv_cache_bytes(geometry, tokens, batch_size=batch_size, dtype=dtype, expanded=naive)
     once, each = step_macs(geometry, form)
@@ -344,6 +345,7 @@ def prefill_cost(
             ``d_model``.
     """
     geometry = geometry_of(geometry)
+    tokens, batch_size = check_size("tokens", tokens), check_size("batch_size", batch_size)
     cache = kv_cache_bytes(geometry, tokens, batch_size=batch_size, dtype=dtype)
     once, each = step_macs(geometry, "naive")
     pairs = pairs_seen(geometry, tokens)
@@ -440,8 +442,8 @@ def max_tokens(
         ValueError: if a number is below 1, or the dtype is unknown.
     """
     geometry = geometry_of(geometry)
-    check_size("memory_bytes", memory_bytes)
-    check_size("batch_size", batch_size)
+    memory_bytes = check_size("memory_bytes", memory_bytes)
+    batch_size = check_size("batch_size", batch_size)
     numbers = evaluate(CACHE_NUMBERS[geometry.variant], geometry.sizes())
     room = 8 * memory_bytes // (numbers * batch_size * bits_of(dtype))  # tokens of one layer
     tokens = room // geometry.n_layers
@@ -473,8 +475,8 @@ def max_batch_size(
         ValueError: if a number is below 1, or the dtype is unknown.
     """
     geometry = geometry_of(geometry)
-    check_size("memory_bytes", memory_bytes)
-    check_size("tokens", tokens)
+    memory_bytes = check_size("memory_bytes", memory_bytes)
+    tokens = check_size("tokens", tokens)
     numbers = evaluate(CACHE_NUMBERS[geometry.variant], geometry.sizes())
     return 8 * memory_bytes // (numbers * tokens_seen(geometry, tokens) * bits_of(dtype))
 
@@ -588,7 +590,7 @@ def bits_of(dtype: object) -> int:
     Raises:
         ValueError: if the dtype is unknown, or the bits are fewer than 1.
     """
-    if isinstance(dtype, int):
+    if isinstance(dtype, SupportsIndex):
         return check_size("dtype", dtype)
     name = str(dtype).removeprefix("torch.")
     if name not in DTYPE_BITS:
@@ -614,7 +616,7 @@ def check_form(form: str) -> str:
 
 
 def check_geometry(geometry: Geometry) -> None:
-    """Check that the sizes of a model fit together.
+    """Check that the sizes of a model fit together; make them Python's own integers.
 
     Args:
         geometry: under construction.
@@ -626,7 +628,7 @@ def check_geometry(geometry: Geometry) -> None:
     optional = {"kv_lora_rank", "qk_rope_head_dim", "d_model", "q_lora_rank", "window"}
     for name in ("n_layers", "n_heads", "n_kv_heads", "head_dim", "v_head_dim", *optional):
         if name not in optional or getattr(g, name) is not None:
-            check_size(name, getattr(g, name))
+            object.__setattr__(g, name, check_size(name, getattr(g, name)))
     if g.n_heads % g.n_kv_heads:
         raise ValueError(f"n_kv_heads must divide n_heads = {g.n_heads}, got {g.n_kv_heads}")
     if (g.kv_lora_rank is None) != (g.qk_rope_head_dim is None):

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import operator
+from typing import SupportsIndex
 
-def check_size(name: str, value: int | None, *, least: int = 1) -> int:
+
+def check_size(name: str, value: SupportsIndex | None, *, least: int = 1) -> int:
     """Check that a size is an integer of at least ``least``.
+
+    Integers of numpy, of a data frame or of a tensor of one number are taken; a bool is not,
+    and neither is a float that happens to be whole.
 
     Args:
         name: the argument's name, for the message.
@@ -12,11 +18,15 @@ def check_size(name: str, value: int | None, *, least: int = 1) -> int:
         least: the smallest allowed value.
 
     Returns:
-        ``value``, unchanged.
+        ``value`` as Python's own integer, whose products are exact.
 
     Raises:
         ValueError: if ``value`` is not an integer, or is less than ``least``.
     """
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+    try:
+        size = None if value is None or isinstance(value, bool) else operator.index(value)
+    except TypeError:  # a float, a text, a tensor of several numbers
+        size = None
+    if size is None or size < least:
         raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
-    return value
+    return size

@@ -6,7 +6,10 @@ Without a command it lists them; ``python -m tools COMMAND --help`` explains one
 from __future__ import annotations
 
 import importlib
+import os
 import sys
+
+from tools.kernel import settle
 
 # Each command is the function `main` of a module of this package.
 COMMANDS = {
@@ -50,6 +53,7 @@ def main(argv: list[str]) -> int:
     if name not in COMMANDS:
         print(f"no command {name!r}\n\n{usage()}", file=sys.stderr)
         return 2
+    settle(os.environ)
     module, _ = COMMANDS[name]
     sys.argv[0] = f"python -m tools {name}"  # what `--help` shows as the program
     return importlib.import_module(f"tools.{module}").main(rest)

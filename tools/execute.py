@@ -10,7 +10,6 @@ which nothing else changed keeps the timings it has.
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -22,7 +21,7 @@ from nbformat import NotebookNode
 
 from tools import arguments
 from tools.canonical import canonical_text, dumps, normalise, write_if_changed
-from tools.kernel import CELL_TIMEOUT_S, KERNEL_ENV, client, without_colours
+from tools.kernel import CELL_TIMEOUT_S, client, without_colours
 
 SLOW_CHAPTER_S = 60
 
@@ -37,7 +36,6 @@ def execute(path: Path) -> tuple[str, float]:
     Raises:
         ChapterError: if a cell fails, takes too long or kills the kernel.
     """
-    os.environ.update(KERNEL_ENV)
     notebook = nbformat.read(path, as_version=4)
     start = time.perf_counter()
     try:
@@ -63,6 +61,13 @@ def describe_failure(path: Path, notebook: NotebookNode, error: Exception) -> st
     return f"{path.name}, code cell {code.index(failing) + 1}:\n\n{failing.source}\n\n{reason}"
 
 
+def pictures(text: str) -> int:
+    """Return how many pictures a notebook's text stores."""
+    cells = nbformat.reads(text, as_version=4).cells
+    outputs = [output for cell in cells for output in cell.get("outputs", [])]
+    return sum("image/png" in output.get("data", {}) for output in outputs)
+
+
 def equal_except_timings(old: str, new: str) -> bool:
     """Whether two notebook texts differ only in outputs that nbval ignores."""
 
@@ -76,7 +81,9 @@ def equal_except_timings(old: str, new: str) -> bool:
     return without(old) == without(new)
 
 
-def execute_all(paths: list[Path], jobs: int, *, retime: bool) -> bool:
+def execute_all(
+    paths: list[Path], jobs: int, *, retime: bool, fewer_pictures: bool = False
+) -> bool:
     """Execute chapters in parallel, write each that changed; return whether all ran."""
     failures = []
     with ProcessPoolExecutor(max_workers=jobs) as pool:
@@ -91,6 +98,14 @@ def execute_all(paths: list[Path], jobs: int, *, retime: bool) -> bool:
                 print(f"{label}: FAILED", flush=True)
                 continue
             old = path.read_text(encoding="utf-8")
+            lost = pictures(old) - pictures(text)
+            if lost > 0 and not fewer_pictures:
+                failures.append(
+                    f"{path.name}: {pictures(text)} pictures, {lost} fewer than stored; if that"
+                    " is meant, add --fewer-pictures"
+                )
+                print(f"{label}: FAILED", flush=True)
+                continue
             if not retime and equal_except_timings(old, text):
                 text = canonical_text(old, path.stem)
             note = "changed" if write_if_changed(path, text) else "unchanged"
@@ -112,7 +127,13 @@ def main(argv: list[str]) -> int:
     parser = arguments.parser(__doc__)
     arguments.add_chapters(parser)
     parser.add_argument("--retime", action="store_true", help="store new timings in any case")
+    parser.add_argument(
+        "--fewer-pictures", action="store_true", help="a chapter may lose a picture"
+    )
     parser.add_argument("--jobs", type=int, default=2, help="chapters at a time (default: 2)")
     options = parser.parse_args(argv)
     paths = options.chapters
-    return 0 if execute_all(paths, options.jobs, retime=options.retime) else 1
+    ran = execute_all(
+        paths, options.jobs, retime=options.retime, fewer_pictures=options.fewer_pictures
+    )
+    return 0 if ran else 1

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sys
+import tempfile
+from collections.abc import MutableMapping
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,15 +15,69 @@ if TYPE_CHECKING:
     from nbclient import NotebookClient
     from nbformat import NotebookNode
 
-# What a kernel sees, here and under nbval (conftest.py): one thread, so that sums are added in
-# one order and two kernels share two cores; the kernel of this environment, not the user's.
+# One thread, so that sums are added in one order and two kernels share two cores.
 KERNEL_ENV = {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "PYTHONHASHSEED": "0",
-    "JUPYTER_PREFER_ENV_PATH": "1",
+    "JUPYTER_PREFER_ENV_PATH": "1",  # the kernel of this environment, not the user's
+    "MPLBACKEND": "",  # the kernel chooses its own, whatever the shell says
 }
+
+# Where a kernel looks for settings: empty folders instead of those in the user's home.
+HOMES = {
+    "IPYTHONDIR": "ipython",
+    "JUPYTER_CONFIG_DIR": "jupyter",
+    "JUPYTER_RUNTIME_DIR": "runtime",
+    "MPLCONFIGDIR": "matplotlib",
+    "MATPLOTLIBRC": "matplotlib",
+}
+
+# Variables by which git tells its hooks which repository they are for. Tools and tests work on
+# this folder's repository and on temporary ones, and must not take them for that one.
+GIT_OF_A_HOOK = (
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+    "GIT_COMMON_DIR",
+    "GIT_DIR",
+    "GIT_INDEX_FILE",
+    "GIT_NAMESPACE",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_PREFIX",
+    "GIT_QUARANTINE_PATH",
+    "GIT_SHALLOW_FILE",
+    "GIT_WORK_TREE",
+)
+
+
+def settle(environment: MutableMapping[str, str]) -> None:
+    """Make an environment that of this project, whatever the user's shell says.
+
+    Chapters and tests then depend on themselves, and touch no repository but their own.
+
+    Args:
+        environment: such as ``os.environ``; it is changed.
+    """
+    for name in GIT_OF_A_HOOK:
+        environment.pop(name, None)
+    for name in ("no_proxy", "NO_PROXY"):  # a server on this machine is asked directly
+        known = [host for host in environment.get(name, "").split(",") if host]
+        own = [host for host in ("127.0.0.1", "localhost") if host not in known]
+        environment[name] = ",".join([*known, *own])
+    environment.update(KERNEL_ENV)
+    home = settings_folder()
+    for name, folder in HOMES.items():
+        (home / folder).mkdir(parents=True, exist_ok=True)
+        environment[name] = str(home / folder)
+
+
+@cache
+def settings_folder() -> Path:
+    """Return a folder for what kernels and plots store: of this environment, or a new one."""
+    if os.access(sys.prefix, os.W_OK):
+        return Path(sys.prefix) / "var" / "attnlib"
+    return Path(tempfile.mkdtemp(prefix="attnlib-"))
+
 
 CELL_TIMEOUT_S = 300
 

@@ -29,7 +29,7 @@ from nbclient.exceptions import CellExecutionError
 
 from tools import CHAPTERS, ROOT, arguments
 from tools.address import BRANCH, COLAB, Address, git, parts, site_of
-from tools.kernel import KERNEL_ENV, client, without_colours
+from tools.kernel import client, without_colours
 
 TRIAL = "some-reader/attention-fork"  # any name would do
 
@@ -179,7 +179,6 @@ def main(argv: list[str]) -> int:
     options = parser.parse_args(argv)
     if git("status", "--porcelain"):
         print("note: what is not committed is not published, and not checked")
-    os.environ |= KERNEL_ENV
     os.environ.pop("PYTHONPATH", None)
     with TemporaryDirectory() as name:
         folder = Path(name).resolve()

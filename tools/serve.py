@@ -26,16 +26,25 @@ class QuietHandler(SimpleHTTPRequestHandler):
             super().log_request(code, size)
 
 
+class QuietServer(ThreadingHTTPServer):
+    """A server that says nothing of a reader who left before an answer was complete."""
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Report what went wrong, unless the other side closed the connection."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
+
+
 def server(directory: Path, ports: Sequence[int] = (0,)) -> ThreadingHTTPServer:
     """Return a server of a folder on the first free port of those named; 0 means any."""
     handler = partial(QuietHandler, directory=str(directory))
     *first, last = ports
     for port in first:
         try:
-            return ThreadingHTTPServer(("127.0.0.1", port), handler)
+            return QuietServer(("127.0.0.1", port), handler)
         except OSError:
             continue
-    return ThreadingHTTPServer(("127.0.0.1", last), handler)
+    return QuietServer(("127.0.0.1", last), handler)
 
 
 def main(argv: list[str]) -> int:

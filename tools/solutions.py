@@ -13,7 +13,6 @@ runs that notebook in a fresh kernel and compares.
 from __future__ import annotations
 
 import ast
-import os
 import re
 import shutil
 import sys
@@ -28,7 +27,7 @@ from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from tools import BUILD, arguments
 from tools.canonical import METADATA, dumps, normalise, write_if_changed
-from tools.kernel import KERNEL_ENV, client, without_colours
+from tools.kernel import client, without_colours
 
 SOLUTIONS = BUILD / "solutions"
 
@@ -156,7 +155,6 @@ def main(argv: list[str]) -> int:
     if options.build:
         print(f"solutions of {len(build(paths))} chapters")
         return 0
-    os.environ.update(KERNEL_ENV)
     failures = []
     for path in paths:
         try:

@@ -8,7 +8,6 @@ A step is a folder of tests or a few commands. Two processes share a folder's te
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -16,7 +15,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tools import ROOT, arguments
-from tools.kernel import KERNEL_ENV
 
 Command = tuple[str, ...]
 
@@ -175,7 +173,7 @@ def run(steps: list[Step]) -> int:
 def run_step(step: Step) -> int:
     """Run a step's commands until one fails; return its exit status, or 0."""
     for command in step.commands:
-        done = subprocess.run(command, cwd=ROOT, env=os.environ | KERNEL_ENV, check=False)
+        done = subprocess.run(command, cwd=ROOT, check=False)
         if done.returncode != 0:
             return done.returncode
     return 0

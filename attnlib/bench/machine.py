@@ -128,7 +128,7 @@ def machine_rates(
     on_gpu = torch.device(device).type == "cuda"
     read_bytes = check_size("read_bytes", read_bytes or (2**31 if on_gpu else 2**29))
     size = check_size("matmul_size", matmul_size or (8192 if on_gpu else 1024))
-    check_size("repeats", repeats)
+    repeats = check_size("repeats", repeats)
     numbers = torch.ones(-(-read_bytes // 8) * 8 // dtype.itemsize, dtype=dtype, device=device)
     words = numbers.view(torch.float32)  # the same memory; some dtypes are slow to add
     reads = (numbers.sum, words.sum, lambda: torch.dot(words, words), words.max)

@@ -269,7 +269,7 @@ def check_rank(rank: int, stacked: Tensor, hidden: Tensor | None) -> None:
         ValueError: if ``rank`` is not in 1 to the smaller side of ``stacked``, or ``hidden``
             has another width or fewer than ``rank`` states.
     """
-    check_size("rank", rank)
+    rank = check_size("rank", rank)
     if rank > min(stacked.shape):
         raise ValueError(
             f"rank must be at most {min(stacked.shape)}, the rank of keys and values"

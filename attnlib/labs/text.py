@@ -126,8 +126,8 @@ def batch(data: Tensor, batch_size: int, tokens: int, generator: torch.Generator
     Raises:
         ValueError: if a size is below 1, or the text is shorter than one window.
     """
-    check_size("batch_size", batch_size)
-    check_size("tokens", tokens)
+    batch_size = check_size("batch_size", batch_size)
+    tokens = check_size("tokens", tokens)
     last = len(data) - tokens - 1  # where the last window begins
     if last < 0:
         raise ValueError(
@@ -152,8 +152,8 @@ def windows(data: Tensor, count: int, tokens: int) -> Tensor:
         ValueError: if a size is below 1, or the text is too short for windows that do not
             overlap.
     """
-    check_size("count", count)
-    check_size("tokens", tokens)
+    count = check_size("count", count)
+    tokens = check_size("tokens", tokens)
     distance = len(data) // count
     if distance < tokens + 1:
         raise ValueError(

@@ -11,7 +11,7 @@ import copy
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from types import ModuleType
+from types import MethodType, ModuleType
 from typing import cast
 
 import torch
@@ -60,7 +60,7 @@ NO_OVERRIDES = Overrides()
 def fresh(layer: nn.Module, overrides: Overrides | None = None) -> nn.Module:
     """A copy on the CPU, as if the layer had just been built with these weights.
 
-    Compiled modules are replaced by what they were compiled from. Gradients are dropped, every
+    Compiled modules and methods are replaced by what they were compiled from. Gradients are dropped, every
     parameter can have one, and tensors that a hook or an earlier call left in the layer are
     copied without their history.
 
@@ -83,6 +83,10 @@ def fresh(layer: nn.Module, overrides: Overrides | None = None) -> nn.Module:
         for name, child in parent.named_children():
             if hasattr(child, "_orig_mod"):
                 setattr(parent, name, child._orig_mod)
+    for module in layer.modules():  # a compiled forward still belongs to the layer given
+        compiled_from = getattr(vars(module).get("forward"), "_torchdynamo_orig_callable", None)
+        if isinstance(compiled_from, MethodType):
+            module.forward = MethodType(compiled_from.__func__, module)
     for parameter in layer.parameters():
         parameter.grad = None
         parameter.requires_grad_(parameter.is_floating_point())

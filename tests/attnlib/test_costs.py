@@ -6,6 +6,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -393,3 +394,39 @@ def test_widths_of_a_latent_need_one():
     """Catches None that travels on into a formula."""
     with pytest.raises(ValueError, match="geometry must have a latent"):
         costs.latent_widths(Geometry(1, 4, 4, 8))
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.int64, np.uint16, torch.tensor])
+def test_sizes_from_numpy_or_torch_are_taken(kind):
+    """Catches sizes from a data frame that are refused, and products that overflow."""
+    sizes = {"n_layers": 32, "n_heads": 32, "n_kv_heads": 8, "head_dim": 128, "d_model": 4096}
+    plain = Geometry(**sizes)
+    g = Geometry(**{name: kind(value) for name, value in sizes.items()})
+    tokens, users, memory = kind(60_000), kind(5_000), kind(30_000)
+    found = [
+        kv_cache_bytes(g, tokens, batch_size=users, dtype=kind(6)),
+        attention_params(g),
+        max_tokens(g, memory, batch_size=kind(1)),
+        max_batch_size(g, memory, kind(1)),
+        decode_flops(g, tokens),
+        prefill_flops(g, tokens),
+        *decode_cost(g, tokens, batch_size=users),
+        *prefill_cost(g, tokens, batch_size=users),
+    ]
+    assert found == [
+        kv_cache_bytes(plain, 60_000, batch_size=5_000, dtype=6),
+        attention_params(plain),
+        max_tokens(plain, 30_000, batch_size=1),
+        max_batch_size(plain, 30_000, 1),
+        decode_flops(plain, 60_000),
+        prefill_flops(plain, 60_000),
+        *decode_cost(plain, 60_000, batch_size=5_000),
+        *prefill_cost(plain, 60_000, batch_size=5_000),
+    ]
+    assert {type(value) for value in found} == {int}
+
+
+@pytest.mark.parametrize("kind", [float, np.float64, np.bool_, bool, str])
+def test_a_size_of_another_kind_is_refused(kind):
+    with pytest.raises(ValueError, match="tokens must be an integer of at least 1"):
+        kv_cache_bytes(MODELS["Llama-3 8B"], kind(8))

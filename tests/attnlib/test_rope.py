@@ -33,12 +33,25 @@ def test_angles_are_position_times_speed():
             assert sin[row, i].item() == pytest.approx(math.sin(angle), abs=1e-5)
 
 
-def test_angles_are_float32_even_far_out():
-    """Catches angles in half precision, which lose whole turns after a few hundred tokens."""
-    positions = torch.tensor([100_000])
-    cos, _ = rope_angles(positions, D)
-    exact = torch.cos(100_000 * 10000.0 ** (-torch.arange(0, D, 2).double() / D))
-    assert (cos[0] - exact).abs().max() < 2e-2
+@pytest.mark.parametrize("far", [100_000, 131_071, 1_000_000])
+def test_angles_are_exact_far_out(far):
+    """Catches angles in float32, whose rounding turns a pair by the position's last bits."""
+    cos, sin = rope_angles(torch.tensor([far]), D)
+    angle = far * 10000.0 ** (-torch.arange(0, D, 2).double() / D)
+    assert cos.dtype == sin.dtype == torch.float32
+    assert (cos[0] - angle.cos()).abs().max() < 1e-7
+    assert (sin[0] - angle.sin()).abs().max() < 1e-7
+
+
+def test_only_the_distance_counts_far_out():
+    """Catches scores that change with the position although the distance is the same."""
+    rope = Rope()
+    q, k = torch.randn(2, 1, 1, 1, 64, generator=torch.Generator().manual_seed(0)).double()
+    scores = []
+    for at in (0, 131_071, 1_000_000):
+        turned = [rope.rotate(x, start=s, length=s + 1)[0] for x, s in ((q, at + 9), (k, at))]
+        scores.append((turned[0] * turned[1]).sum().item())
+    assert max(scores) - min(scores) < 1e-5
 
 
 def test_turn_is_counter_clockwise():

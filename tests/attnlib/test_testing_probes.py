@@ -390,6 +390,9 @@ def test_a_compiled_layer_is_checked_as_what_it_was_compiled_from():
     assert verdicts(in_place) == expected
     within = mha()
     within.o_proj = torch.compile(within.o_proj, backend=refuse)
+    method = mha()
+    method.forward = torch.compile(method.forward, backend=refuse)
+    assert verdicts(method) == expected
     assert verdicts(within) == expected
 
 
