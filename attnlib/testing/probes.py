@@ -60,9 +60,9 @@ NO_OVERRIDES = Overrides()
 def fresh(layer: nn.Module, overrides: Overrides | None = None) -> nn.Module:
     """A copy on the CPU, as if the layer had just been built with these weights.
 
-    Compiled modules and methods are replaced by what they were compiled from. Gradients are dropped, every
-    parameter can have one, and tensors that a hook or an earlier call left in the layer are
-    copied without their history.
+    Compiled modules and methods are replaced by what they were compiled from. Gradients are
+    dropped, every parameter can have one, and tensors that a hook or an earlier call left in
+    the layer are copied without their history.
 
     Args:
         layer: any layer, on any device.

@@ -6,6 +6,7 @@ import re
 import zlib
 
 from axe import THEME_IS
+from opened import OVERFLOW
 from playwright.sync_api import Page
 
 # Where the focus is, if it is within the widget.
@@ -95,6 +96,70 @@ def faults_on_the_way(page: Page) -> list[str]:
             found.append(f"widget {index} has {stops} stops of the Tab key")
     page.emulate_media(reduced_motion="no-preference")
     return found
+
+
+# A window of 1,280 pixels at 400 %: WCAG 1.4.10.
+MAGNIFIED = {"width": 320, "height": 256}
+
+# A widget measures its new width in one frame and draws in the next.
+DRAWN_AGAIN = """async () => {
+  for (let frame = 0; frame < 4; frame += 1) await new Promise(requestAnimationFrame);
+}"""
+
+# What reaches out of a widget and lies in no box that scrolls or clips, and text that is cut.
+REACHES_OUT = """() => [...document.querySelectorAll(".attnlib-widget")].flatMap((widget) => {
+  const edge = widget.getBoundingClientRect().right + 1;
+  const isBoxed = (element) => {
+    for (let box = element.parentElement; widget.contains(box); box = box.parentElement) {
+      if (getComputedStyle(box).overflowX !== "visible" && !box.matches("svg")) return true;
+    }
+    return false;
+  };
+  const found = [...widget.querySelectorAll("*")].filter((element) => {
+    const box = element.getBoundingClientRect();
+    return box.width * box.height > 0 && box.right > edge && !isBoxed(element);
+  });
+  const name = (one) => `<${one.localName} class="${one.getAttribute("class")}">`;
+  return found.slice(0, 3).map((element) => `${widget.dataset.widget}: ${name(element)}`);
+})"""
+
+
+def faults_when_magnified(page: Page) -> list[str]:
+    """Return what reaches out of its widget at four times the size; restore the window."""
+    window = page.viewport_size
+    page.set_viewport_size(MAGNIFIED)
+    page.evaluate(DRAWN_AGAIN)
+    found = [f"too wide at 400 %: {what}" for what in page.evaluate(OVERFLOW)]
+    found += [f"out of its widget at 400 %: {what}" for what in page.evaluate(REACHES_OUT)]
+    page.set_viewport_size(window)
+    page.evaluate(DRAWN_AGAIN)
+    return found
+
+
+# What a widget draws as a background, each with how it looks.
+BACKGROUNDS = """() => [
+  ...document.querySelectorAll(".attnlib-widget figure *:not(svg *)"),
+].map((element) => {
+  const { backgroundColor, backgroundImage, forcedColorAdjust } = getComputedStyle(element);
+  const alpha = Number(/[,/] *([\\d.]+)\\)$/.exec(backgroundColor)?.[1] ?? 1);
+  const isPlain = /^rgb\\(/.test(backgroundColor);
+  return {
+    name: `<${element.localName} class="${element.getAttribute("class")}">`,
+    isDrawn: (isPlain || alpha > 0.2 || backgroundImage !== "none")
+      && !element.matches("input, option, select"),
+    isKept: forcedColorAdjust === "none",
+  };
+})"""
+
+
+def faults_in_high_contrast(page: Page) -> list[str]:
+    """Return what widgets draw as a background that a browser takes away in high contrast."""
+    usual = page.evaluate(BACKGROUNDS)
+    page.emulate_media(forced_colors="active")
+    forced = page.evaluate(BACKGROUNDS)
+    page.emulate_media(forced_colors="none")
+    lost = {u["name"] for u, f in zip(usual, forced, strict=True) if u["isDrawn"] > f["isKept"]}
+    return [f"lost in high contrast: {name}" for name in sorted(lost)]
 
 
 def printed(page: Page, scheme: str) -> set[str]:

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from look import faults_on_paper, faults_on_the_way, walk
+from look import (
+    faults_in_high_contrast,
+    faults_on_paper,
+    faults_on_the_way,
+    faults_when_magnified,
+    walk,
+)
 from pages import ALIVE
 from visits import SETTLED, Reader
 
@@ -68,3 +74,26 @@ def test_a_page_printed_dark_is_noticed(online):
     found = faults_on_paper(page, is_whole=False)
     page.unroute("**/book.js*")
     assert any("in other colours than light" in fault for fault in found), found
+
+
+SPOILED = """<!doctype html><html lang="en"><head><title>Sample</title><style>
+@media (forced-colors: active) {{ .kept {{ forced-color-adjust: none; }} }}
+</style></head><body style="margin: 0"><article><div class="attnlib-widget"><figure style="margin: 0">
+{inner}</figure></div></article></body></html>"""  # noqa: E501
+
+BAR = '<div class="{kind}" style="background: {background}; height: 9px"></div>'
+
+
+@pytest.mark.parametrize("background", ["#0072b2", "linear-gradient(red, red)"])
+def test_a_bar_that_high_contrast_takes_away_is_noticed(page, background):
+    bars = [BAR.format(kind=kind, background=background) for kind in ("kept", "lost")]
+    page.set_content(SPOILED.format(inner="".join(bars)))
+    assert faults_in_high_contrast(page) == ['lost in high contrast: <div class="lost">']
+
+
+def test_what_is_too_wide_when_magnified_is_noticed(page):
+    for width, count in ((300, 0), (360, 1)):
+        page.set_content(SPOILED.format(inner=f'<p style="width: {width}px">wide</p>'))
+        found = faults_when_magnified(page)
+        assert len([f for f in found if f.startswith("out of its widget")]) == count, found
+        assert bool(found) == bool(count)

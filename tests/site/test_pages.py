@@ -1,9 +1,9 @@
 """Every page of the built book in a real Chromium, each opened as few times as can be.
 
 `make site` builds the book; nothing is built here. A page is opened three times, and each visit
-looks at what can differ there: over http in light colours (then on a phone, printed, walked
-through by the Tab key, and judged by axe), from disk in dark colours, and from disk without
-scripts.
+looks at what can differ there: over http in light colours (then on a phone, at 400 %, in high
+contrast, printed, walked through by the Tab key, and judged by axe), from disk in dark colours,
+and from disk without scripts.
 The checks are in opened.py, fallbacks.py, look.py and axe.py; this file, test_axe.py and
 test_look.py prove that each of them can fail.
 """
@@ -15,7 +15,12 @@ from pathlib import Path
 import pytest
 from axe import IN_BRIEF, STATES, violations
 from fallbacks import bare_tables, hidden_tables, undrawn
-from look import faults_on_paper, faults_on_the_way
+from look import (
+    faults_in_high_contrast,
+    faults_on_paper,
+    faults_on_the_way,
+    faults_when_magnified,
+)
 from opened import SHOWN, problems, shortcomings
 from pages import ALIVE, WIDGETS
 from visits import PAGES, SETTLED, SITE, WIDE, Reader, resize, served
@@ -32,7 +37,9 @@ def test_page_over_http(online, name):
     page.emulate_media(color_scheme="light")
     found = problems(online, name, widgets_of(name))
     resize(page, WIDE)
+    found += faults_when_magnified(page)
     if name in ALIVE:
+        found += faults_in_high_contrast(page)
         found += faults_on_paper(page, is_whole=name == ALIVE[0])
         page.emulate_media(color_scheme="light")
         found += faults_on_the_way(page)

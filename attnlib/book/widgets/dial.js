@@ -211,7 +211,7 @@ function render({ model, el }) {
         y,
         xTicks: marks,
         yTicks: [-top, 0, top].map((tick) => [tick, fixed(tick, 0)]),
-        xLabel: "distance: query position − key position, in tokens",
+        xLabel: "distance: query position − key position",
       }),
       s("text", { x: x(0) - 8, y: area.top - 8, "text-anchor": "end" }, "← key after query"),
       s("text", { x: x(0) + 8, y: area.top - 8 }, "key before query →"),

@@ -244,7 +244,8 @@ function render({ model, el }) {
   function named(point, [px, py], { left, right, top }) {
     const more = point.models.length - 1;
     const name = first(point).name + (more ? ` and ${more} more` : "");
-    const before = px > (left + right) / 2;
+    const needs = 14 + 7 * name.length; // pixels, about
+    const before = px > (left + right) / 2 || (px + needs > right && px > needs);
     const under = py < top + 24;
     return [
       s("circle", { class: "ring", cx: px, cy: py, r: R + 5 }),

@@ -99,7 +99,7 @@ function render({ model, el }) {
     text(0, Y.query + 26, "heads");
     text(0, Y.kv + 12, "key/value");
     text(0, Y.kv + 26, "heads");
-    text(0, Y.title, `Cache of ${data.tokens === 1 ? "one token" : `${data.tokens} tokens`}, to the same scale; dashed: with ${unshared}`);
+    text(0, Y.title, `Cache of ${data.tokens === 1 ? "one token" : `${data.tokens} tokens`}, to scale; dashed: ${unshared}`);
     for (let t = 0; t < data.tokens; t++) text(0, Y.cache + t * Y.row + 13, `token ${t}`);
     if (G > 1) {
       const y = Y.cache + (data.tokens * Y.row) / 2 + 2;
