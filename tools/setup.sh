@@ -49,4 +49,7 @@ if ! { $venv_python -m pip install -r requirements.txt &&
     echo "no build for $($venv_python --version): make clean-venv, then make PYTHON=python3.12"
     exit 1
 fi
+# An installation in place leaves out what a wheel puts here.
+mkdir -p .venv/etc/jupyter/jupyter_server_config.d
+cp attnlib/book/jupyter/attnlib.json .venv/etc/jupyter/jupyter_server_config.d/
 pwd -P >.venv/ready

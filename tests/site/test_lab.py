@@ -133,6 +133,15 @@ class Notebook:
         assert output.locator(".attnlib-widget").count() == 0  # which is the stored carrier
         return figure
 
+    def saved_and_opened_again(self, lab: Lab) -> None:
+        """Save the notebook, end its kernel, and open it in a new page's load."""
+        self.page.keyboard.press("Escape")
+        self.page.keyboard.press("Control+s")
+        wait(self.page.locator(".jp-mod-dirty")).to_have_count(0)
+        end_kernels(lab)
+        self.page.reload()
+        wait(self.page.locator("#jp-main-statusbar")).to_contain_text("Python 3 (ipykernel)")
+
     def prints(self, index: int, text: str) -> None:
         """Run a cell and check what it prints."""
         wait(self.run(index)).to_have_text(text)
@@ -415,3 +424,14 @@ def test_trusted_notebook_draws_before_anything_runs(open_notebook, lab, truth):
     summary = notebook.cells.nth(0).get_by_text("As a table")
     summary.press("Enter")
     expect(notebook.cells.nth(0).locator(".attnlib-fallback table")).to_be_visible()
+
+
+def test_a_saved_notebook_shows_its_figure_without_the_kernel(open_notebook, lab, truth):
+    """Catches "model not found" in place of each figure that is handed in."""
+    notebook = open_notebook([HEATMAP + "widget"])
+    notebook.figure(0)
+    notebook.saved_and_opened_again(lab)
+    output = notebook.cells.nth(0).locator(".jp-OutputArea-output")
+    wait(output.locator(".attnlib-widget figure")).to_have_count(1)
+    expect(output).not_to_contain_text("model not found")
+    assert "AttentionHeatmap" not in output.inner_text()

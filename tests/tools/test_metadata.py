@@ -64,6 +64,8 @@ def test_the_wheel_has_all_data(metadata):
     }
     assert "attnlib/py.typed" in data
     assert data <= set(metadata[1])
+    for_jupyter = ".data/data/etc/jupyter/jupyter_server_config.d/attnlib.json"
+    assert any(name.endswith(for_jupyter) for name in metadata[1])
 
 
 def test_there_is_one_version():
