@@ -257,7 +257,7 @@ class EntryPositions:
 def storage_like(
     weight: Tensor, dtype: torch.dtype | None, device: torch.device | str | None
 ) -> tuple[torch.dtype, torch.device | str]:
-    """Return how and where a layer's cache stores, by default as the layer's weights.
+    """Return how and where a layer's cache stores, by default as the layer computes.
 
     Args:
         weight: one of the layer's weights.
@@ -267,7 +267,11 @@ def storage_like(
     Returns:
         ``(dtype, device)`` for a cache.
     """
+    kind = weight.device.type
+    computes = (
+        torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
+    )
     return (
-        weight.dtype if dtype is None else dtype,
+        computes if dtype is None else dtype,
         weight.device if device is None else device,
     )

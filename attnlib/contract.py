@@ -143,7 +143,8 @@ class AttentionLayer(Protocol):
         Args:
             batch_size: sequences in the batch, B.
             capacity: tokens that may come.
-            dtype: of the stored numbers; ``None`` means that of the layer's weights.
+            dtype: of the stored numbers; ``None`` means that of the layer's weights, or the one
+                that ``torch.autocast`` computes in where that is on.
             device: where they are stored; ``None`` means where the layer's weights are.
 
         Returns:

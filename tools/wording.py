@@ -10,11 +10,10 @@ The chapters and the appendix are not checked.
 from __future__ import annotations
 
 import re
-import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
-from tools import ROOT, arguments
+from tools import ROOT, arguments, sources
 
 FOLDERS = ("attnlib", "tools", "_ext", "tests", ".github")
 PAGES = ("CONTRIBUTING.md", "README.md", "DESIGN.md", "STYLE.md", "CHANGELOG.md", "Makefile")
@@ -95,13 +94,9 @@ def files(root: Path = ROOT) -> list[Path]:
     Args:
         root: the repository's folder.
     """
-    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "--"]
-    run = subprocess.run(
-        [*command, *FOLDERS, *PAGES], cwd=root, capture_output=True, text=True, check=True
-    )
-    names = sorted(set(run.stdout.splitlines()) - EXEMPT)
-    paths = [root / name for name in names]
-    return [path for path in paths if path.suffix in SUFFIXES and path.is_file()]
+    found = sources(*FOLDERS, *PAGES, root=root)
+    exempt = {root / name for name in EXEMPT}
+    return [path for path in found if path.suffix in SUFFIXES and path not in exempt]
 
 
 def main(argv: list[str]) -> int:

@@ -2,7 +2,18 @@
 
 import pytest
 import torch
-from helpers import CASES, B, T, build, has_latent, hidden, left_padding, make, relative_error
+from helpers import (
+    CASES,
+    B,
+    T,
+    buffers,
+    build,
+    has_latent,
+    hidden,
+    left_padding,
+    make,
+    relative_error,
+)
 from test_variants import in_chunks
 
 from attnlib import MultiHeadLatentAttention
@@ -96,11 +107,16 @@ def test_autocast_runs(variant):
     assert relative_error(out, layer(x)) < TOLERANCES[torch.bfloat16]
 
 
-@pytest.mark.parametrize("variant", [case for case in CASES if not has_latent(case)])
-def test_autocast_runs_with_a_cache(variant):
-    """Catches keys in another dtype than autocast's, in which the cache is asked for."""
+@EVERY_VARIANT
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+@pytest.mark.filterwarnings("ignore:Mismatch dtype")  # RMSNorm's weight stays float32
+def test_autocast_runs_with_a_cache(variant, dtype):
+    """Catches keys in another dtype than the cache's: in autocast's, not in the weights'."""
     layer, x = make(variant, torch.float32), hidden(dtype=torch.float32)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        cache = layer.new_cache(B, T, dtype=torch.bfloat16)
+        cache = layer.new_cache(B, T, dtype=dtype)
         out = torch.cat([layer(x[:, :4], cache), layer(x[:, 4:], cache)], dim=1)
     assert relative_error(out, layer(x)) < TOLERANCES[torch.bfloat16]
+    assert {tensor.dtype for tensor in buffers(cache) if tensor.is_floating_point()} == {
+        torch.bfloat16
+    }

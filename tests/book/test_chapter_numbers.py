@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tools import toc
+from tools import sources, toc
 
 ROOT = toc.ROOT
 
@@ -45,7 +44,7 @@ FILES = (
     "*.json",
 )
 FILES += ("*.ipynb", "Makefile")
-DATA = re.compile(r"results/.*\.json$|^tests/book/test_chapter_numbers\.py$")
+DATA = re.compile(r"results/.*\.json$|tests/book/test_chapter_numbers\.py$")
 
 
 def references(text: str) -> list[str]:
@@ -81,10 +80,7 @@ def texts(path: Path) -> Iterator[str]:
 
 def files() -> list[Path]:
     """Return the files of the repository that have words."""
-    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "--", *FILES]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    names = [name for name in run.stdout.splitlines() if not DATA.search(name)]
-    return [ROOT / name for name in names if (ROOT / name).exists()]
+    return [path for path in sources(*FILES) if not DATA.search(path.as_posix())]
 
 
 def test_no_chapter_by_number():

@@ -15,7 +15,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from tools import ROOT, execute, serve
+from tools import ROOT, execute, serve, sources
 from tools.kernel import GIT_OF_A_HOOK, settle
 
 PLOT = "import matplotlib.pyplot as plt\n1\nplt.plot([1, 2])\nplt.show()\n2"
@@ -171,3 +171,20 @@ def test_another_error_of_the_server_is_reported(tmp_path, capfd, monkeypatch):
         time.sleep(0.2)
         server.shutdown()
     assert "the disk is gone" in capfd.readouterr().err
+
+
+def test_an_archive_without_git_has_the_same_files(tmp_path):
+    """Catches a tool that needs a repository: a release is an archive."""
+    for name in ("a.py", "tools/b.py", "tools/c.md", "_build/d.py", "x/__pycache__/e.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("", "utf-8")
+    (tmp_path / ".gitignore").write_text("/_build/\n__pycache__/\n", "utf-8")
+    questions = ((), ("*.py",), ("tools",), ("a.py", "*.md"))
+    without = [sources(*patterns, root=tmp_path) for patterns in questions]
+    subprocess.run(["git", "init", "--quiet", str(tmp_path)], check=True)
+    found = [
+        [path for path in paths if ".git" not in path.relative_to(tmp_path).parts]
+        for paths in without
+    ]
+    assert [sources(*patterns, root=tmp_path) for patterns in questions] == found
+    assert [path.name for path in found[1]] == ["a.py", "b.py"]

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import book
+from tools import sources
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -37,18 +38,10 @@ def violations(text: str) -> list[str]:
     return [f"{what}: {match[0]!r}" for what, match in found if match]
 
 
-def tracked_files() -> list[Path]:
-    """Return the files that git tracks or is about to."""
-    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    paths = [ROOT / name for name in listed.stdout.split("\0") if name]
-    return [path for path in paths if path.is_file()]
-
-
 def test_no_file_names_a_machine_or_a_registry():
     found = [
         f"{path.relative_to(ROOT)}: {violation}"
-        for path in tracked_files()
+        for path in sources()
         for violation in violations(path.read_text(encoding="utf-8", errors="replace"))
     ]
     assert not found, "\n".join(found)
