@@ -427,7 +427,7 @@ def test_trusted_notebook_draws_before_anything_runs(open_notebook, lab, truth):
 
 
 def test_a_saved_notebook_shows_its_figure_without_the_kernel(open_notebook, lab, truth):
-    """Catches "model not found" in place of each figure that is handed in."""
+    """Catches "model not found" where each figure was, in every notebook handed in."""
     notebook = open_notebook([HEATMAP + "widget"])
     notebook.figure(0)
     notebook.saved_and_opened_again(lab)
