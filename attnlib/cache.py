@@ -267,10 +267,9 @@ def storage_like(
     Returns:
         ``(dtype, device)`` for a cache.
     """
-    kind = weight.device.type
-    computes = (
-        torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
-    )
+    kind, computes = weight.device.type, weight.dtype
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+        computes = torch.get_autocast_dtype(kind)
     return (
         computes if dtype is None else dtype,
         weight.device if device is None else device,

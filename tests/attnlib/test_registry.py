@@ -14,7 +14,7 @@ from torch import Tensor
 
 from attnlib import GroupedQueryAttention, Rope, kv_cache_bytes
 from attnlib.bench import Rates, measure_decode, measure_prefill, rankings, table
-from attnlib.cache import room_for
+from attnlib.cache import room_for, storage_like
 from attnlib.checks import check_forward, check_size
 from attnlib.contract import AttentionLayer, Cache
 from attnlib.core import attend, merge_heads, new_positions, rotate_new, split_heads
@@ -131,9 +131,9 @@ class SlidingWindowAttention(GroupedQueryAttention):
 
     def new_cache(self, batch_size, capacity, *, dtype=None, device=None):
         """Allocate an empty ring."""
-        weight = self.k_proj.weight
+        dtype, device = storage_like(self.k_proj.weight, dtype, device)
         return RingCache(batch_size, self.n_kv_heads, capacity, self.head_dim,
-                         dtype or weight.dtype, device or weight.device)  # fmt: skip
+                         dtype, device)  # fmt: skip
 
 
 def windowed(geometry):

@@ -222,10 +222,10 @@ def turn(rope, x):
     if rope is None:
         return x
     T, D = x.shape[1], x.shape[3]
-    pair = torch.arange(0, D, 2).float()
+    pair = torch.arange(0, D, 2).double()
     speed = rope.base ** (-pair / D)
-    angles = torch.arange(T).float()[:, None] * speed  # float32, as the library promises
-    spin = torch.complex(angles.cos(), angles.sin())[:, None]  # (T, 1, D / 2)
+    angles = torch.arange(T)[:, None] * speed  # exact; their tables are float32, as promised
+    spin = torch.complex(angles.cos().float(), angles.sin().float())[:, None]  # (T, 1, D / 2)
     if rope.interleaved:
         turned = torch.complex(x[..., 0::2], x[..., 1::2]) * spin
         return torch.view_as_real(turned).flatten(-2)
