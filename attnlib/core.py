@@ -75,7 +75,7 @@ def split_heads(x: Tensor, n_heads: int) -> Tensor:
         ValueError: if ``n_heads`` is below 1 or does not divide the width of ``x``.
     """
     B, T, width = x.shape
-    if isinstance(n_heads, float) or n_heads < 1 or width % n_heads:
+    if not hasattr(n_heads, "__index__") or n_heads < 1 or width % n_heads:
         raise ValueError(f"n_heads must divide the width of x, {width}, got {n_heads}")
     return x.view(B, T, n_heads, width // n_heads).transpose(1, 2)  # (B, H, T, D)
 

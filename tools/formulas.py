@@ -92,8 +92,8 @@ def italic(letter: str) -> str:
 def narrow_roots(whole: TTFont) -> None:
     """Make all sizes of the radical as wide as the first.
 
-    Chromium and Firefox leave room beside a formula for the widest radical that the font has,
-    whichever they draw.
+    Chromium leaves room beside a formula for the widest radical that the font has, whichever
+    it draws.
     """
     radical = whole.getBestCmap()[ord("√")]
     variants = whole["MATH"].table.MathVariants

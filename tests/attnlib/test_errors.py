@@ -105,7 +105,7 @@ def test_fused_attention_names_what_a_kernel_cannot_take(options, message):
 
 @TABLE(
     ("n_heads", "message"),
-    [(0, "got 0"), (-2, "got -2"), (5, "x, 22, got 5"), (2.0, "got 2.0")],
+    [(0, "got 0"), (-2, "got -2"), (5, "x, 22, got 5"), (2.0, "got 2.0"), ("2", "got 2")],
 )
 def test_split_heads_needs_a_divisor(n_heads, message):
     """Catches a width that is cut off or a division by zero."""

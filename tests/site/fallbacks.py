@@ -76,14 +76,8 @@ def wrong_names(widgets: list[dict], names: Sequence[str]) -> list[str]:
     return [] if shown == list(names) else [f"widgets {shown}, not {list(names)}"]
 
 
-def undrawn(page: Page, names: Sequence[str]) -> list[str]:
-    """Return what is wrong with the figures of a page.
-
-    Args:
-        page: that is open.
-        names: of the widgets that it must have, in order.
-    """
-    widgets = looked_at(page)
+def undrawn(widgets: list[dict], names: Sequence[str]) -> list[str]:
+    """Return which widgets of a page are not those of its chapter, or draw not one figure."""
     found = wrong_names(widgets, names)
     return found + [f"{w['name']}: not one figure" for w in widgets if w["figures"] != [True]]
 
@@ -95,8 +89,9 @@ def hidden_tables(page: Page, names: Sequence[str]) -> list[str]:
         page: that is open; it is left as it was.
         names: of the widgets that it must have, in order.
     """
-    found = undrawn(page, names)
-    found += [f"{w['name']}: the table lies open" for w in looked_at(page) if w["seen"]]
+    closed = looked_at(page)
+    found = undrawn(closed, names)
+    found += [f"{w['name']}: the table lies open" for w in closed if w["seen"]]
     press_all(page)
     found += [fault for widget in looked_at(page) for fault in lacks(widget)]
     press_all(page)

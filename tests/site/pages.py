@@ -76,7 +76,11 @@ class Run:
 
         torch.set_default_dtype(torch.float32)  # another chapter may have left another one
         while len(self.widgets) <= index:
-            self.run(*next(self.cells))
+            name, cell = next(self.cells, (None, None))
+            assert cell, (
+                f"{self.stem} shows {index + 1} widgets or more, made {len(self.widgets)}"
+            )
+            self.run(name, cell)
         torch.set_default_dtype(torch.float32)
         return self.widgets[index]
 
@@ -88,6 +92,7 @@ class Run:
         if "nbval-ignore-output" in guards.tags(cell) or read & self.measured:
             self.measured |= written
             return
+        self.measured -= written
         with contextlib.redirect_stdout(io.StringIO()):
             result = self.shell.run_cell(cell.source)
         if "raises-exception" not in guards.tags(cell):

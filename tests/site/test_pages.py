@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from axe import IN_BRIEF, STATES, violations
-from fallbacks import bare_tables, hidden_tables, undrawn
+from fallbacks import bare_tables, hidden_tables, looked_at, undrawn
 from look import (
     faults_in_high_contrast,
     faults_on_paper,
@@ -44,9 +44,8 @@ def test_page_over_http(online, name):
         page.emulate_media(color_scheme="light")
         found += faults_on_the_way(page)
     found += online.problems
-    found += violations(
-        page, STATES if name == ALIVE[0] else IN_BRIEF
-    )  # last: axe itself asks for style sheets that are not there
+    # Last, since axe itself asks for style sheets that are not there.
+    found += violations(page, STATES if name == ALIVE[0] else IN_BRIEF)
     assert found == []
 
 
@@ -58,7 +57,7 @@ FROM_DISK = sorted({*ALIVE, *{Path(name).parent: name for name in PAGES}.values(
 def test_page_from_disk(offline, name):
     page = offline.open(name)
     page.evaluate(SETTLED)
-    found = shortcomings(page.evaluate(SHOWN)) + undrawn(page, widgets_of(name))
+    found = shortcomings(page.evaluate(SHOWN)) + undrawn(looked_at(page), widgets_of(name))
     assert found + offline.problems == []
 
 

@@ -10,9 +10,10 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from fontTools.ttLib import TTFont
 from visits import FRONT, PAGES, SETTLED, SITE, is_current
 
-from tools import ROOT
+from tools import ROOT, formulas, installed
 
 
 def test_the_site_is_built_from_what_is_here():
@@ -75,7 +76,9 @@ def test_formulas_are_set_in_the_font_of_the_book(online):
     page.evaluate(SETTLED)
     has_font, width = page.evaluate(ROOT_WIDTH)
     assert has_font
-    assert width == pytest.approx(0.794 + 0.702, abs=0.02)  # STIX Two Math: radical and D
+    font = TTFont(installed("ziamath", *formulas.FONT))
+    widths = [font["hmtx"][font.getBestCmap()[ord(drawn)]][0] for drawn in "√𝐷"]
+    assert width == pytest.approx(sum(widths) / font["head"].unitsPerEm, abs=0.02)
 
 
 @pytest.mark.parametrize(
