@@ -15,6 +15,7 @@ from pathlib import Path
 from tools import arguments
 
 NAMES = (
+    "chromium-headless-shell",  # Chromium without windows, which starts in half the time
     "chromium",
     "chromium-browser",
     "google-chrome",
@@ -26,7 +27,8 @@ MAC_APPS = (
     "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
     "/Applications/Chromium.app/Contents/MacOS/Chromium",
 )
-DEBIAN_PACKAGES = ("chromium", "fonts-dejavu-core", "fonts-liberation")
+DEBIAN_PACKAGES = ("chromium-headless-shell", "chromium")  # the first that there is
+DEBIAN_FONTS = ("fonts-dejavu-core", "fonts-liberation")
 
 # A browser for tests makes no requests of its own. (Playwright itself starts it without a
 # sandbox, which root and containers need.)
@@ -34,6 +36,7 @@ LAUNCH_ARGUMENTS = (
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    "--font-render-hinting=none",  # letters as wide as their font says
     "--no-first-run",
 )
 
@@ -81,19 +84,23 @@ def install() -> bool:
     if not (shutil.which("apt-get") and hasattr(os, "geteuid") and os.geteuid() == 0):
         return False
     print("installing Debian's chromium", file=sys.stderr, flush=True)
-    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-    for command in (
-        ["apt-get", "update", "-q"],
-        ["apt-get", "install", "-q", "-y", "--no-install-recommends", *DEBIAN_PACKAGES],
-    ):
-        subprocess.run(
-            command,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=sys.stderr,
-            check=False,
-        )
+    apt_get("update")
+    for package in DEBIAN_PACKAGES:
+        if apt_get("install", "-y", "--no-install-recommends", package, *DEBIAN_FONTS):
+            break
     return True
+
+
+def apt_get(*command: str) -> bool:
+    """Run apt-get without questions; return whether it did what it was asked."""
+    done = subprocess.run(
+        ["apt-get", "-q", *command],
+        env=os.environ | {"DEBIAN_FRONTEND": "noninteractive"},
+        stdin=subprocess.DEVNULL,
+        stdout=sys.stderr,
+        check=False,
+    )
+    return done.returncode == 0
 
 
 def executable(*, may_install: bool = False) -> str:

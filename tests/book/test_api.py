@@ -180,15 +180,18 @@ def test_pages_say_where_a_name_is_imported_from():
     )
 
 
-def built(folder: Path, text: str) -> tuple[int, str]:
-    """Build pages of a module as the book does; return the exit status and the warnings.
+def built(folder: Path, *texts: str) -> tuple[int, str]:
+    """Build pages of modules as the book does; return the exit status and the warnings.
 
     Args:
         folder: an empty one.
-        text: the module's source.
+        *texts: sources of the modules ``sample0``, ``sample1`` and so on.
     """
-    (folder / "sample.py").write_text(text, encoding="utf-8")
-    (folder / "index.rst").write_text("Sample\n======\n\n.. automodule:: sample\n", "utf-8")
+    page = "Samples\n=======\n"
+    for i, text in enumerate(texts):
+        (folder / f"sample{i}.py").write_text(text, encoding="utf-8")
+        page += f"\n.. automodule:: sample{i}\n"
+    (folder / "index.rst").write_text(page, encoding="utf-8")
     config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
     book = config["sphinx"]["config"]
     assert set(docstring_extensions()) <= set(book["extensions"])
@@ -214,21 +217,23 @@ def test_a_right_docstring_builds(tmp_path):
     assert built(tmp_path, SOURCE) == (0, "")
 
 
-@pytest.mark.parametrize(
-    ("right", "wrong", "complaint"),
-    [
-        ("in tokens.\n", "in tokens, see :func:`no_such`.\n", "target not found: no_such"),
-        ("    Args:", "    Arg:", "not the heading of a section"),
-        ("    Raises:", "    Raise:", "not the heading of a section"),
-        ("True means the query", "``True means the query", "start-string"),
-        ("``(T, S)``", ":shape:`(T, S)`", "Unknown interpreted text role"),
-    ],
+MISTAKES = (
+    ("in tokens.\n", "in tokens, see :func:`no_such`.\n", "target not found: no_such"),
+    ("    Args:", "    Arg:", "not the heading of a section"),
+    ("    Raises:", "    Raise:", "not the heading of a section"),
+    ("True means the query", "``True means the query", "start-string"),
+    ("``(T, S)``", ":shape:`(T, S)`", "Unknown interpreted text role"),
 )
-def test_a_mistake_in_a_docstring_fails_the_build(tmp_path, right, wrong, complaint):
-    assert right in SOURCE
-    status, warnings = built(tmp_path, SOURCE.replace(right, wrong))
+
+
+def test_a_mistake_in_a_docstring_fails_the_build(tmp_path):
+    assert all(right in SOURCE for right, _, _ in MISTAKES)
+    wrong = [SOURCE.replace(right, wrong) for right, wrong, _ in MISTAKES]
+    status, warnings = built(tmp_path, *wrong)
     assert status != 0
-    assert complaint in warnings
+    for i, (_, _, complaint) in enumerate(MISTAKES):
+        lines = [line for line in warnings.splitlines() if f"sample{i}." in line]
+        assert any(complaint in line for line in lines), (i, complaint, warnings)
 
 
 def test_fields_of_named_tuples_stand_once():

@@ -31,6 +31,13 @@ def widgets_of(name: str) -> tuple[str, ...]:
     return tuple(WIDGETS.get(Path(name).stem, ()))
 
 
+# The API's pages are made by one template from docstrings: axe judges the longest of them.
+API = sorted(
+    (name for name in PAGES if name.startswith("appendix/api-")),
+    key=lambda name: (SITE / name).stat().st_size,
+)
+
+
 @pytest.mark.parametrize("name", PAGES)
 def test_page_over_http(online, name):
     page = online.page
@@ -45,7 +52,8 @@ def test_page_over_http(online, name):
         found += faults_on_the_way(page)
     found += online.problems
     # Last, since axe itself asks for style sheets that are not there.
-    found += violations(page, STATES if name == ALIVE[0] else IN_BRIEF)
+    if name not in API[:-1]:
+        found += violations(page, STATES if name == ALIVE[0] else IN_BRIEF)
     assert found == []
 
 

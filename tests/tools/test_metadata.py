@@ -8,8 +8,10 @@ from email import message_from_string
 from pathlib import Path
 from shutil import copytree
 
+import check_jsonschema
 import pytest
 import yaml
+from click.testing import CliRunner
 
 import attnlib
 
@@ -83,6 +85,5 @@ def test_there_is_one_version():
 def test_files_that_github_reads_follow_their_schema(name):
     """Catches a form that GitHub would silently leave out."""
     schema = ["--builtin-schema", f"vendor.{SCHEMAS[name]}"]
-    command = [sys.executable, "-m", "check_jsonschema", *schema, name]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert run.returncode == 0, run.stdout + run.stderr
+    run = CliRunner().invoke(check_jsonschema.main, [*schema, str(ROOT / name)])
+    assert run.exit_code == 0, run.output

@@ -6,17 +6,21 @@ then shows with attnlib, which computes the same again while the test runs.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from functools import cache
+from types import SimpleNamespace
 
 import pytest
-from pages import Place, run
+from pages import TRAINED, Place, run
 from playwright.sync_api import Locator
 from visits import SITE, WIDE, Reader
 
 # A widget as the built page has it, from its opening tag to its script.
 WIDGET = re.compile(r'<div class="attnlib-widget".*?</script>\n</div>', re.DOTALL)
+
+DATA = re.compile(r'<script type="application/json">(.*?)</script>', re.DOTALL)
 
 # Puts a widget anew where the old one is. A script that is parsed this way does not run by
 # itself, but a copy of it does: it has the same text, so the page's policy lets it.
@@ -40,6 +44,27 @@ MOUNT = """(old, html) => {
 def built_widgets(chapter: str) -> list[str]:
     """Return the HTML of the widgets on a built page, in order."""
     return WIDGET.findall((SITE / "chapters" / f"{chapter}.html").read_text(encoding="utf-8"))
+
+
+def stored(place: Place) -> SimpleNamespace:
+    """Return the traits and the data of the widget at a place, as the built page has them."""
+    text = DATA.search(built_widgets(place.chapter)[place.index])[1]
+    return SimpleNamespace(**json.loads(text))
+
+
+@pytest.fixture(scope="session")
+def made_anew() -> Callable:
+    """Give the widget at a place, made again now, unless a model is trained for it.
+
+    Of those, nbval trains the model and compares the table that the same cell stores.
+    """
+
+    def found(place: Place):
+        if place.chapter in TRAINED:
+            return stored(place)
+        return run(place.chapter).widget(place.index)
+
+    return found
 
 
 @pytest.fixture(scope="session")

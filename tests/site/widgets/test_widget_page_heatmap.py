@@ -18,7 +18,7 @@ ROUNDED = 0.0052  # half a unit of the second decimal, and what two processors m
 
 
 class Truth:
-    """The weights of a widget as attnlib computes them now."""
+    """The weights of a widget as attnlib computes them now, or as a trained model gave them."""
 
     def __init__(self, widget):
         self.data = widget.data
@@ -70,9 +70,10 @@ def assert_selected(widget, truth: Truth, t: int):
     assert spoken.startswith(f"{truth.data['queries'][t]}, query {t}, attends to ")
 
 
-def begin(show, computed, place, home, **options):
+def begin(show, made_anew, place, home, **options):
     """Open a page; return the widget on it, the truth, and what it shows first."""
-    truth, made = Truth(computed(place)), computed(place)
+    made = made_anew(place)
+    truth = Truth(made)
     widget = show(place, home, **options)
     widget.scroll_into_view_if_needed()
     assert_reads(widget, truth, made.layer, made.head, made.query)
@@ -80,8 +81,8 @@ def begin(show, computed, place, home, **options):
 
 
 @pytest.mark.parametrize("place", PLACES, ids=str, scope="module")
-def test_keys_move_the_cursor(show, computed, place, disk):
-    widget, truth, made = begin(show, computed, place, disk)
+def test_keys_move_the_cursor(show, made_anew, place, disk):
+    widget, truth, made = begin(show, made_anew, place, disk)
     layer, head = made.layer, made.head
     T, S = truth.shape[2:]
     cursor = widget.get_by_role("slider", name="query")
@@ -105,31 +106,31 @@ def test_keys_move_the_cursor(show, computed, place, disk):
 
 
 @pytest.mark.parametrize("place", POINTED, ids=str, scope="module")
-def test_mouse(show, computed, place, address):
-    widget, truth, made = begin(show, computed, place, address)
+def test_mouse(show, made_anew, place, address):
+    widget, truth, made = begin(show, made_anew, place, address)
     point_at_the_map(widget, truth, made, "mouse")
     t = choose_tokens(widget, truth, made, "mouse")
     choose_layers_and_heads(widget, truth, made, t, "mouse")
 
 
 @pytest.mark.parametrize("place", POINTED, ids=str, scope="module")
-def test_touch(show, computed, place, address):
-    widget, truth, made = begin(show, computed, place, address, has_touch=True)
+def test_touch(show, made_anew, place, address):
+    widget, truth, made = begin(show, made_anew, place, address, has_touch=True)
     point_at_the_map(widget, truth, made, "touch")
     t = choose_tokens(widget, truth, made, "touch")
     choose_layers_and_heads(widget, truth, made, t, "touch")
 
 
 @pytest.mark.parametrize("place", PLACES, ids=str, scope="module")
-def test_tokens_layers_and_heads_by_keys(show, computed, place, disk):
-    widget, truth, made = begin(show, computed, place, disk)
+def test_tokens_layers_and_heads_by_keys(show, made_anew, place, disk):
+    widget, truth, made = begin(show, made_anew, place, disk)
     t = choose_tokens(widget, truth, made, "keys")
     choose_layers_and_heads(widget, truth, made, t, "keys")
 
 
 @pytest.mark.parametrize("place", PLACES, ids=str, scope="module")
-def test_hovering_previews_and_does_not_select(show, computed, place, address):
-    widget, truth, made = begin(show, computed, place, address)
+def test_hovering_previews_and_does_not_select(show, made_anew, place, address):
+    widget, truth, made = begin(show, made_anew, place, address)
     widget.locator(".strip label").nth(0).hover()
     assert_reads(widget, truth, made.layer, made.head, 0, 0 if truth.data["same"] else None)
     assert_selected(widget, truth, made.query)
@@ -138,8 +139,8 @@ def test_hovering_previews_and_does_not_select(show, computed, place, address):
 
 
 @pytest.mark.parametrize("place", PLACES, ids=str, scope="module")
-def test_masked_cells_are_hatched_and_zeros_are_not(show, computed, place, address):
-    widget, truth, _ = begin(show, computed, place, address)
+def test_masked_cells_are_hatched_and_zeros_are_not(show, made_anew, place, address):
+    widget, truth, _ = begin(show, made_anew, place, address)
     lines = widget.locator(".hatching").get_attribute("d").count("M")
     dense = 3 if max(truth.shape[2:]) <= 12 else 1
     assert lines == dense * truth.data["hidden"].count("1")

@@ -1,0 +1,40 @@
+"""Steps: one after another until one fails; an early one runs beside them."""
+
+import sys
+import time
+
+from tools.steps import Step, run
+
+
+def step(name, code, **options):
+    """A step that runs some Python."""
+    return Step(name, "summary", ((sys.executable, "-c", code),), "remedy", **options)
+
+
+def test_an_early_step_runs_beside_others_and_is_shown_in_its_turn(tmp_path, capfd):
+    """Catches a build that begins only when the others are done, or whose output is lost."""
+    begun, wait = tmp_path / "begun", "import pathlib, time\npath = pathlib.Path(%r)\n"
+    first = wait + "while not path.exists(): time.sleep(0.01)\nprint('first')"
+    early = wait + "print('early')\npath.touch()"
+    steps = [
+        step("a", first % str(begun)),
+        step("b", early % str(begun), is_early=True),
+    ]
+    assert run(steps) == 0
+    out = capfd.readouterr().out
+    assert out.index("[1/2] a") < out.index("first") < out.index("[2/2] b") < out.index("early")
+    assert out.endswith("steps: 2 passed, 0 failed\n")
+
+
+def test_the_first_failure_ends_all(capfd):
+    """Catches a failure that is overlooked, and a build that goes on after it."""
+    began = time.monotonic()
+    steps = [
+        step("a", "raise SystemExit(2)"),
+        step("b", "import time; time.sleep(60)", is_early=True),
+    ]
+    assert run(steps) == 2
+    assert time.monotonic() - began < 30
+    assert "FAILED in a: remedy" in capfd.readouterr().out
+    assert run([step("b", "raise SystemExit(3)", is_early=True)]) == 3
+    assert "steps: 0 passed, 1 failed" in capfd.readouterr().out
