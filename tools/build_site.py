@@ -12,11 +12,17 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from filelock import FileLock, Timeout
 
 from tools import BUILD, ROOT, address, arguments
 from tools.kernel import without_colours
 
 STAMP = BUILD / "site.stamp"  # what the last good build was made from
+
+LOCK = ROOT / "_build.lock"  # held while a build writes
 
 PAGES = (
     "*.md",
@@ -58,8 +64,32 @@ def is_current() -> bool:
     return built_from() == fingerprint()
 
 
+@contextmanager
+def alone() -> Iterator[None]:
+    """Let one build at a time write into this folder."""
+    lock = FileLock(LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print("another build of this folder is running: waiting for its end", flush=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def build(*, fresh: bool) -> int:
-    """Build the book, warnings being errors; return the exit status of jupyter-book."""
+    """Build the book, warnings being errors; return the exit status of jupyter-book.
+
+    A build that finds another one at work waits, and then builds what has changed since.
+    """
+    with alone():
+        return build_alone(fresh=fresh)
+
+
+def build_alone(*, fresh: bool) -> int:
+    """Build the book while no other build of this folder runs; return the exit status."""
     wanted, found = fingerprint(), built_from()
     if found == wanted and not fresh:
         print("nothing changed since the last build: _build/html")

@@ -9,13 +9,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from tools import ROOT, execute, serve, sources
+from tools import ROOT, build_site, execute, serve, sources
 from tools.kernel import GIT_OF_A_HOOK, settle
 
 PLOT = "import matplotlib.pyplot as plt\n1\nplt.plot([1, 2])\nplt.show()\n2"
@@ -188,3 +188,36 @@ def test_an_archive_without_git_has_the_same_files(tmp_path):
     ]
     assert [sources(*patterns, root=tmp_path) for patterns in questions] == found
     assert [path.name for path in found[1]] == ["a.py", "b.py"]
+
+
+def test_two_builds_of_a_folder_take_turns(tmp_path, monkeypatch, capsys):
+    """Catches a build that clears away the pages that another one is writing."""
+    monkeypatch.setattr(build_site, "BUILD", tmp_path)
+    monkeypatch.setattr(build_site, "STAMP", tmp_path / "site.stamp")
+    monkeypatch.setattr(build_site, "LOCK", tmp_path.with_suffix(".lock"))
+    page = tmp_path / "html" / "index.html"
+    begun, may_end, built = Event(), Event(), []
+
+    def write_slowly() -> tuple[int, list[str]]:
+        page.parent.mkdir(parents=True)
+        begun.set()
+        assert may_end.wait(30)
+        page.touch()  # fails if another build has removed the folder meanwhile
+        built.append(page)
+        return 0, []
+
+    monkeypatch.setattr(build_site, "run_jupyter_book", write_slowly)
+    statuses = []
+    builds = [Thread(target=lambda: statuses.append(build_site.build(fresh=False)))]
+    builds.append(Thread(target=lambda: statuses.append(build_site.build(fresh=False))))
+    builds[0].start()
+    assert begun.wait(30)
+    builds[1].start()
+    end = time.monotonic() + 30
+    while "waiting for its end" not in (said := capsys.readouterr().out):
+        assert time.monotonic() < end, said
+        time.sleep(0.01)
+    may_end.set()
+    for one in builds:
+        one.join(30)
+    assert statuses == [0, 0] and len(built) == 1  # the second finds that nothing has changed
