@@ -21,7 +21,6 @@ from tools import BUILD, ROOT, address, arguments
 from tools.kernel import without_colours
 
 STAMP = BUILD / "site.stamp"  # what the last good build was made from
-
 LOCK = ROOT / "_build.lock"  # held while a build writes
 
 PAGES = (

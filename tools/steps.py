@@ -10,6 +10,8 @@ which keeps one core busy, begins beside the first steps; its turn waits for its
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -50,7 +52,13 @@ def started(step: Step) -> Iterator[Callable[[], int]]:
     """
     (command,) = step.commands
     with tempfile.TemporaryFile() as output:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # a group, so that what the command started ends with it
+        )
 
         def finish() -> int:
             status = process.wait()
@@ -61,7 +69,8 @@ def started(step: Step) -> Iterator[Callable[[], int]]:
         try:
             yield finish
         finally:
-            process.terminate()
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGTERM)
             process.wait()
 
 

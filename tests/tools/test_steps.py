@@ -1,7 +1,8 @@
 """Steps: one after another until one fails; an early one runs beside them."""
 
 import sys
-import time
+
+import filelock
 
 from tools.steps import Step, run
 
@@ -26,15 +27,30 @@ def test_an_early_step_runs_beside_others_and_is_shown_in_its_turn(tmp_path, cap
     assert out.endswith("steps: 2 passed, 0 failed\n")
 
 
-def test_the_first_failure_ends_all(capfd):
-    """Catches a failure that is overlooked, and a build that goes on after it."""
-    began = time.monotonic()
+HOLD = """
+import filelock, pathlib, time
+with filelock.FileLock({lock!r}):
+    pathlib.Path({begun!r}).touch()
+    time.sleep(60)
+"""
+
+
+def test_the_first_failure_ends_all(tmp_path, capfd):
+    """Catches a failure that is overlooked, and a build whose own process goes on after it."""
+    lock, begun = str(tmp_path / "lock"), str(tmp_path / "begun")
+    inner = HOLD.format(lock=lock, begun=begun)
+    wait = f"import pathlib, time\npath = pathlib.Path({begun!r})\n"
     steps = [
-        step("a", "raise SystemExit(2)"),
-        step("b", "import time; time.sleep(60)", is_early=True),
+        step("a", wait + "while not path.exists(): time.sleep(0.01)\nraise SystemExit(2)"),
+        step(
+            "b",
+            f"import subprocess, sys; subprocess.run([sys.executable, '-c', {inner!r}])",
+            is_early=True,
+        ),
     ]
     assert run(steps) == 2
-    assert time.monotonic() - began < 30
+    with filelock.FileLock(lock, timeout=30):  # held for a minute unless its holder has ended
+        pass
     assert "FAILED in a: remedy" in capfd.readouterr().out
     assert run([step("b", "raise SystemExit(3)", is_early=True)]) == 3
     assert "steps: 0 passed, 1 failed" in capfd.readouterr().out

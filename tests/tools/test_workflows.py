@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,9 @@ WORKFLOWS = ROOT / ".github" / "workflows"
 FILES = sorted(WORKFLOWS.glob("*.yml"))
 PIN = re.compile(r"[\w.-]+/[\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+")
 
+# No network can be reached through this proxy, so a linter that needs one fails.
+OFFLINE = dict.fromkeys(("HTTPS_PROXY", "HTTP_PROXY", "https_proxy"), "http://127.0.0.1:9")
+
 
 def jobs(path: Path) -> dict:
     """Return a workflow's jobs by name."""
@@ -25,7 +30,7 @@ def test_workflows_are_linted_without_a_network():
     commands = [command for command in steps.LINT if ".github" in " ".join(command)]
     assert len(commands) == 3
     for command in commands:
-        assert "--offline" in command or any(word.startswith("vendor.") for word in command)
+        subprocess.run(command, cwd=ROOT, env=os.environ | OFFLINE, check=True)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)

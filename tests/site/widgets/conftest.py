@@ -53,24 +53,18 @@ def stored(place: Place) -> SimpleNamespace:
 
 
 @pytest.fixture(scope="session")
-def made_anew() -> Callable:
-    """Give the widget at a place, made again now, unless a model is trained for it.
-
-    Of those, nbval trains the model and compares the table that the same cell stores.
-    """
-
-    def found(place: Place):
-        if place.chapter in TRAINED:
-            return stored(place)
-        return run(place.chapter).widget(place.index)
-
-    return found
-
-
-@pytest.fixture(scope="session")
 def computed() -> Callable:
     """Give the widget at a place, made again by running its chapter now."""
     return lambda place: run(place.chapter).widget(place.index)
+
+
+@pytest.fixture(scope="session")
+def made_anew(computed) -> Callable:
+    """Give the widget at a place, computed, or as stored where a model is trained for it.
+
+    There nbval trains the model and compares the table that the same cell stores.
+    """
+    return lambda place: (stored if place.chapter in TRAINED else computed)(place)
 
 
 @pytest.fixture(scope="session")
