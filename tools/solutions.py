@@ -6,8 +6,9 @@
 
 A solution stands in the Markdown of a chapter, so that it is folded away wherever the chapter
 is read. Each of its blocks of Python is followed by a block of text with what it prints. Here
-the blocks of a chapter become the cells of a notebook, and the text their stored outputs. nbval
-runs that notebook in a fresh kernel and compares.
+the blocks of a chapter become the cells of a notebook, and the text their stored outputs. For
+nbval, which runs them and compares, chapters share a notebook, since a kernel takes seconds to
+start; each chapter begins without a variable of the one before.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ from tools.canonical import METADATA, dumps, normalise, write_if_changed
 from tools.kernel import client, without_colours
 
 SOLUTIONS = BUILD / "solutions"
+N_NOTEBOOKS = 2  # one for each process of nbval
+FORGET = "%reset -f"  # deletes all variables
 
 SOLUTION = re.compile(r'<details class="solution">.*?</details>', re.DOTALL)
 BLOCK = re.compile(
@@ -132,17 +135,19 @@ def write(path: Path) -> bool:
     return write_if_changed(path, dumps(normalise(chapter, path.stem)))
 
 
-def build(paths: list[Path], folder: Path = SOLUTIONS) -> list[Path]:
-    """Write each chapter's solutions as a notebook, for nbval; return their paths."""
+def build(paths: list[Path], folder: Path = SOLUTIONS) -> int:
+    """Write all solutions into a few notebooks, for nbval; return of how many chapters."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    written = []
-    for path in paths:
-        solved = as_notebook(nbformat.read(path, as_version=4))
-        if solved.cells:
-            written.append(folder / path.name)
-            written[-1].write_text(dumps(normalise(solved, path.stem)), encoding="utf-8")
-    return written
+    solved = [as_notebook(nbformat.read(path, as_version=4)).cells for path in paths]
+    solved = [cells for cells in solved if cells]
+    for number in range(N_NOTEBOOKS):
+        shared = []
+        for cells in solved[number::N_NOTEBOOKS]:
+            shared += [new_code_cell(FORGET, execution_count=1), *cells]  # renumbered below
+        notebook = normalise(new_notebook(cells=shared), f"solutions-{number}")
+        (folder / f"{number}.ipynb").write_text(dumps(notebook), encoding="utf-8")
+    return len(solved)
 
 
 def main(argv: list[str]) -> int:
@@ -153,7 +158,7 @@ def main(argv: list[str]) -> int:
     options = parser.parse_args(argv)
     paths = options.chapters
     if options.build:
-        print(f"solutions of {len(build(paths))} chapters")
+        print(f"solutions of {build(paths)} chapters")
         return 0
     failures = []
     for path in paths:

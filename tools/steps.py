@@ -3,13 +3,15 @@
     python -m tools test               all steps
     python -m tools test lint attnlib  these only
 
-A step is a folder of tests or a few commands. Two processes share a folder's tests. The build,
-which keeps one core busy, begins beside the first steps; its turn waits for its end.
+A step is a folder of tests or a few commands. Two processes share a folder's tests; folders
+that follow each other are run as one. The build, which keeps one core busy, begins beside the
+first steps; its turn waits for its end.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
 import subprocess
@@ -34,6 +36,7 @@ class Step(NamedTuple):
         commands: run in turn until one fails.
         remedy: what to do when one fails.
         is_early: whether its one command begins when the first step does.
+        folder: of tests, if it runs nothing else.
     """
 
     name: str
@@ -41,6 +44,7 @@ class Step(NamedTuple):
     commands: tuple[Command, ...]
     remedy: str
     is_early: bool = False
+    folder: str | None = None
 
 
 @contextlib.contextmanager
@@ -94,6 +98,31 @@ def pytest(*options: str) -> Command:
     return module("pytest", "-q", "-n2", "--dist=worksteal", *options)
 
 
+def folder(name: str, summary: str, remedy: str) -> Step:
+    """Return the step that runs one folder of ``tests``."""
+    path = f"tests/{name}"
+    return Step(name, summary, (pytest(path),), remedy, folder=path)
+
+
+def joined(steps: list[Step]) -> list[Step]:
+    """Make one step of those whose folders follow each other: to start pytest takes seconds."""
+    result: list[Step] = []
+    for are_folders, group in itertools.groupby(steps, lambda step: step.folder is not None):
+        found = list(group)
+        if not are_folders or len(found) == 1:
+            result += found
+            continue
+        result.append(
+            Step(
+                " ".join(step.name for step in found),
+                "; ".join(step.summary for step in found),
+                (pytest(*(step.folder for step in found if step.folder)),),
+                found[0].remedy,
+            )
+        )
+    return result
+
+
 def schema(name: str, *files: str) -> Command:
     """Return the command that checks files against a schema that check-jsonschema ships."""
     return module("check_jsonschema", "--builtin-schema", f"vendor.{name}", *files)
@@ -123,6 +152,8 @@ NBVAL = (
     "--dist=loadscope",  # a notebook's cells share a kernel
 )
 
+ONE_FILE = "one file: .venv/bin/python -m pytest FILE"
+
 STEPS = (
     Step(
         "chromium",
@@ -148,24 +179,9 @@ STEPS = (
         ),
         "`make listings`, `make pictures` or `make notebooks` writes them again.",
     ),
-    Step(
-        "attnlib",
-        "the library",
-        (pytest("tests/attnlib"),),
-        "one file: .venv/bin/python -m pytest tests/attnlib/FILE",
-    ),
-    Step(
-        "book",
-        "chapters, widgets, exercises and pages",
-        (pytest("tests/book"),),
-        "each failure names the file, the cell and the rule.",
-    ),
-    Step(
-        "tools",
-        "tools, workflows and the repository itself",
-        (pytest("tests/tools"),),
-        "one file: .venv/bin/python -m pytest tests/tools/FILE",
-    ),
+    folder("attnlib", "the library", ONE_FILE),
+    folder("book", "chapters, widgets, exercises and pages", ONE_FILE),
+    folder("tools", "tools, workflows and the repository itself", ONE_FILE),
     Step(
         "nbval",
         "chapters and solutions run again and print what they show",
@@ -179,12 +195,7 @@ STEPS = (
         "the warnings above name file and line.",
         is_early=True,
     ),
-    Step(
-        "site",
-        "built pages in Chromium and widgets in JupyterLab",
-        (pytest("tests/site"),),
-        "`make book` serves the pages; one file: .venv/bin/python -m pytest tests/site/FILE",
-    ),
+    folder("site", "built pages in Chromium and widgets in JupyterLab", ONE_FILE),
 )
 
 
@@ -206,7 +217,7 @@ def run(steps: list[Step]) -> int:
             times.append(f"{step.name} {time.perf_counter() - start:.0f} s")
             if status != 0:
                 print(f"\n== FAILED in {step.name}: {step.remedy}")
-                print(f"   only this step: make test STEPS={step.name}")
+                print(f'   only this step: make test STEPS="{step.name}"')
                 print(f"steps: {number - 1} passed, 1 failed", flush=True)
                 return status
     print(f"\n== {', '.join(times)}; total {time.perf_counter() - begin:.0f} s")
@@ -231,4 +242,5 @@ def main(argv: list[str]) -> int:
     options = parser.parse_args(argv)
     if unknown := sorted(set(options.steps) - set(names)):
         parser.error(f"no step {', '.join(unknown)}; there are {', '.join(names)}")
-    return run([step for step in STEPS if not options.steps or step.name in options.steps])
+    chosen = [step for step in STEPS if not options.steps or step.name in options.steps]
+    return run(joined(chosen))

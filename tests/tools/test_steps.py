@@ -4,7 +4,7 @@ import sys
 
 import filelock
 
-from tools.steps import Step, run
+from tools.steps import Step, folder, joined, pytest, run
 
 
 def step(name, code, **options):
@@ -54,3 +54,13 @@ def test_the_first_failure_ends_all(tmp_path, capfd):
     assert "FAILED in a: remedy" in capfd.readouterr().out
     assert run([step("b", "raise SystemExit(3)", is_early=True)]) == 3
     assert "steps: 0 passed, 1 failed" in capfd.readouterr().out
+
+
+def test_folders_that_follow_each_other_are_run_as_one():
+    """Catches a folder that is run twice or never, and one that overtakes another step."""
+    a, b, c = (folder(name, f"of {name}", "one file") for name in "abc")
+    between = step("x", "")
+    both, *rest = joined([a, b, between, c])
+    assert (both.name, both.summary) == ("a b", "of a; of b")
+    assert both.commands == (pytest("tests/a", "tests/b"),)
+    assert rest == [between, c]
