@@ -12,6 +12,7 @@ from attnlib.masks import causal_mask
 from attnlib.rope import Rope
 
 PRECISE = (torch.float32, torch.float64)  # the others round scores unless a kernel is fused
+TILE = 8  # queries per KV head from which the fused kernel is faster on one thread of a CPU
 
 
 def attention(
@@ -172,7 +173,8 @@ def attend(
     if plain and causal and T == S:
         return grouped_sdpa(q, k, v, causal=True, scale=scale), None  # no mask in memory
     if plain and T == 1 and q.device.type == "cpu" and q.dtype in PRECISE:
-        return one_query_attention(q, k, v, scale=scale), None
+        if q.shape[1] < TILE * k.shape[1] or torch.get_num_threads() > 1:
+            return one_query_attention(q, k, v, scale=scale), None
     mask = None
     if causal and not (alike and T == 1 and window is None):
         mask = causal_mask(q_positions, k_positions, window=window)  # (T, S) or (B, T, S)
@@ -194,9 +196,9 @@ def one_query_attention(
     """The output of :func:`attention` for one query per head, as two products of matrices.
 
     A decode step on a CPU is faster this way than through the fused kernel, which is made for
-    blocks of queries. The scores of one query are few, so nothing large is held. The G queries
-    of a group make one matrix, so K and V are read once and never repeated. The arguments are
-    not checked.
+    blocks of queries, as long as few queries share a KV head. The scores of one query are few,
+    so nothing large is held. The G queries of a group make one matrix, so K and V are read once
+    and never repeated. The arguments are not checked.
 
     Args:
         q: queries, shape ``(B, H, 1, D)``.

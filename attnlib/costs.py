@@ -106,6 +106,23 @@ class Geometry:
         return {name: size for name, size in values.items() if size and size is not True}
 
 
+class Floor(NamedTuple):
+    """The least seconds of a pass, in the two parts that run one after the other.
+
+    Attributes:
+        weights: of the projections: reading the weights, or multiplying by them.
+        core: of scores and weighted sums: reading the cache, or multiplying by it.
+    """
+
+    weights: float
+    core: float
+
+    @property
+    def seconds(self) -> float:
+        """The least time of the pass, both parts together."""
+        return self.weights + self.core
+
+
 class Cost(NamedTuple):
     """What one pass through a model's attention takes, all layers together.
 
@@ -144,6 +161,28 @@ class Cost(NamedTuple):
     def core_intensity(self) -> float:
         """FLOPs for each byte, of the cache alone; a larger batch does not change it."""
         return self.core_flops / self.cache_bytes
+
+    def floor(self, *, bytes_per_second: float, flops_per_second: float) -> Floor:
+        """The least time of the pass, part by part; each waits for its bytes or its FLOPs.
+
+        The core needs the projections' queries and keys, and the output projection needs the
+        core's result. So neither part can do its arithmetic while the other reads.
+
+        Args:
+            bytes_per_second: the memory's rate.
+            flops_per_second: the processor's rate.
+
+        Returns:
+            Seconds of each part.
+
+        Raises:
+            ValueError: if a rate is not above 0.
+        """
+        rates = {"bytes_per_second": bytes_per_second, "flops_per_second": flops_per_second}
+        return Floor(
+            weights=roofline_seconds(self.projection_flops, self.weight_bytes, **rates),
+            core=roofline_seconds(self.core_flops, self.cache_bytes, **rates),
+        )
 
 
 class HasGeometry(Protocol):
@@ -282,19 +321,21 @@ def decode_cost(
     tokens: int,
     *,
     batch_size: int = 1,
+    new_tokens: int = 1,
     dtype: object = "bfloat16",
     weight_dtype: object = None,
     form: str = "absorbed",
 ) -> Cost:
-    """What one decode step takes: one new token for each sequence.
+    """What one decode step takes: one new token per sequence, or a few.
 
     Source: DeepSeek-V2, arXiv 2405.04434, section 2.1 and appendix C; each of S tokens seen
     takes 2 H (D + D_v) FLOPs, or 2 H (2 d_c + d_h^R) absorbed.
 
     Args:
         geometry: the model's sizes, with ``d_model``.
-        tokens: tokens that the new one sees, itself included, S.
+        tokens: tokens that the last new one sees, itself included, S.
         batch_size: sequences, B.
+        new_tokens: of each sequence, T, at most S; more than one in speculative decoding.
         dtype: of the cache, as in :func:`kv_cache_bytes`.
         weight_dtype: of the weights; ``None`` means ``dtype``.
         form: of MLA: ``"absorbed"``; ``"expanded"``, which expands all latents anew in each
@@ -304,18 +345,22 @@ def decode_cost(
         The cost of all layers.
 
     Raises:
-        ValueError: if a number is below 1, a dtype or the form is unknown, or the geometry has
-            no ``d_model``.
+        ValueError: if a number is below 1, there are more new tokens than tokens, a dtype or
+            the form is unknown, or the geometry has no ``d_model``.
     """
     geometry = geometry_of(geometry)
     check_form(form)
     tokens, batch_size = check_size("tokens", tokens), check_size("batch_size", batch_size)
+    new = check_size("new_tokens", new_tokens)
+    if new > tokens:
+        raise ValueError(f"new_tokens must be at most tokens = {tokens}, got {new}")
     naive = geometry.kv_lora_rank is not None and form == "naive"
     cache = kv_cache_bytes(geometry, tokens, batch_size=batch_size, dtype=dtype, expanded=naive)
-    once, each = step_macs(geometry, form)
-    seen = tokens_seen(geometry, tokens)
+    once, each, row = step_macs(geometry, form)
+    pairs = sum(tokens_seen(geometry, tokens - earlier) for earlier in range(new))
+    core = each * pairs + row * tokens_seen(geometry, tokens)
     weights = weight_bytes(geometry, dtype if weight_dtype is None else weight_dtype)
-    return Cost(2 * batch_size * once, 2 * batch_size * each * seen, weights, cache)
+    return Cost(2 * batch_size * new * once, 2 * batch_size * core, weights, cache)
 
 
 def prefill_cost(
@@ -347,7 +392,7 @@ def prefill_cost(
     geometry = geometry_of(geometry)
     tokens, batch_size = check_size("tokens", tokens), check_size("batch_size", batch_size)
     cache = kv_cache_bytes(geometry, tokens, batch_size=batch_size, dtype=dtype)
-    once, each = step_macs(geometry, "naive")
+    once, each, _ = step_macs(geometry, "naive")
     pairs = pairs_seen(geometry, tokens)
     weights = weight_bytes(geometry, dtype if weight_dtype is None else weight_dtype)
     return Cost(2 * batch_size * tokens * once, 2 * batch_size * each * pairs, weights, cache)
@@ -397,13 +442,15 @@ def prefill_flops(geometry: Geometry | HasGeometry, tokens: int, *, batch_size: 
 def roofline_seconds(
     flops: float, n_bytes: float, *, bytes_per_second: float, flops_per_second: float
 ) -> float:
-    """The least time that some work takes: its reading or its arithmetic, what takes longer.
+    """The least time of one part of a pass: its reading or its arithmetic, the longer one.
+
+    The parts of a pass run one after the other: :meth:`Cost.floor` adds them.
 
     Source: Williams, Waterman and Patterson 2009, doi 10.1145/1498765.1498785.
 
     Args:
-        flops: to be done.
-        n_bytes: to be moved.
+        flops: to be done while the bytes are read.
+        n_bytes: to be read.
         bytes_per_second: the memory's rate.
         flops_per_second: the processor's rate.
 
@@ -481,28 +528,29 @@ def max_batch_size(
     return 8 * memory_bytes // (numbers * tokens_seen(geometry, tokens) * bits_of(dtype))
 
 
-def step_macs(geometry: Geometry, form: str) -> tuple[int, int]:
-    """Return the multiply-adds of a new token, for itself and for each token that it sees.
+def step_macs(geometry: Geometry, form: str) -> tuple[int, int, int]:
+    """Return multiply-adds: of a new token, of a pair of query and key, of a cached row.
 
     Args:
         geometry: the model's sizes, with ``d_model``.
         form: of MLA, one of :data:`FORMS`.
 
     Returns:
-        ``(once, each)``: of all layers for the products with weights; of one layer for each
-        token seen.
+        ``(once, each, row)``: of all layers for a new token's products with weights; of one
+        layer for each token that it sees; and of one layer for each row of the cache that is
+        expanded, whatever the number of new tokens.
     """
     g = replace(geometry, qkv_bias=False, o_bias=False)
     once = attention_params(g, norms=False)  # each weight meets the token once
     if g.kv_lora_rank is None:
-        return once, g.n_heads * (g.head_dim + g.v_head_dim)
+        return once, g.n_heads * (g.head_dim + g.v_head_dim), 0
     d_c, d_r = latent_widths(g)
     if form == "absorbed":  # W_UK goes to the query, W_UV to the result: as often as to a token
-        return once, g.n_heads * (2 * d_c + d_r)
+        return once, g.n_heads * (2 * d_c + d_r), 0
     each = g.n_heads * (g.head_dim + d_r + g.v_head_dim)
     if form == "naive":
-        return once, each
-    return once - g.n_layers * expanding_params(g), each + expanding_params(g)
+        return once, each, 0
+    return once - g.n_layers * expanding_params(g), each, expanding_params(g)
 
 
 def latent_widths(geometry: Geometry) -> tuple[int, int]:

@@ -2,7 +2,7 @@
 
 ``python -m attnlib.bench`` measures how fast this machine reads memory and multiplies matrices,
 then times decode steps and prefills of every registered variant over context lengths. Each time
-is set beside its floor: the larger of bytes / bandwidth and FLOPs / rate of the same run. Where
+is set beside its floor, which adds the floors of its two parts, projections and core. Where
 transformers is installed, its layers of the same sizes are timed in the same rounds.
 """
 
@@ -12,9 +12,11 @@ from attnlib.bench.machine import (
     allocated,
     evict_caches,
     machine_rates,
+    profiled,
     provenance,
     sdpa_backend,
     timed,
+    using_threads,
 )
 from attnlib.bench.measure import (
     Row,
@@ -24,7 +26,7 @@ from attnlib.bench.measure import (
     measure_prefill,
     prefill_parts,
 )
-from attnlib.bench.report import rankings, summary, table
+from attnlib.bench.report import brief, disturbance, orders, rankings, summary, table
 from attnlib.variants import build_layer
 
 __all__ = [
@@ -32,18 +34,23 @@ __all__ = [
     "Rates",
     "Row",
     "allocated",
+    "brief",
     "build_layer",
     "decode_step",
+    "disturbance",
     "evict_caches",
     "geometries",
     "machine_rates",
     "measure_decode",
     "measure_prefill",
+    "orders",
     "prefill_parts",
+    "profiled",
     "provenance",
     "rankings",
     "sdpa_backend",
     "summary",
     "table",
     "timed",
+    "using_threads",
 ]

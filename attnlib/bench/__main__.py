@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -42,11 +41,15 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--batch-size", type=sizes, default=[1], help="sequences, such as 1 or 1,16")
     add("--steps", type=size, default=15, help="rounds; medians count")
     add("--quick", action="store_true", help="small layers, short contexts and rough rates")
+    add("--threads", type=sizes, help="of the CPU, such as 1,2; one and all if not given")
     add("--no-compare", action="store_true", help="leave transformers out")
     add("--json", type=Path, metavar="FILE", help="where to write all numbers")
     given = parser.parse_args(arguments)
     given.tokens = given.tokens or ([256, 1024] if given.quick else [2048, 8192, 32768])
     given.prefill = given.prefill or ([128] if given.quick else [512, 2048])
+    everything = torch.get_num_threads()
+    on_gpu = given.device == "cuda"
+    given.threads = given.threads or ([everything] if on_gpu else sorted({1, everything}))
     with parser.refusing():
         check_device(given.device)
         if given.json:
@@ -79,30 +82,36 @@ def main(arguments: Sequence[str] | None = None) -> None:
     compare = not given.no_compare and find_spec("transformers") is not None
     origin = provenance(device, dtype)
     progress("read bandwidth and matmul rate of this machine")
-    rates_now = partial(machine_rates, device=device, dtype=dtype)
+    probes = {"device": device, "dtype": dtype}
     if given.quick:  # small enough that a run takes seconds; the caches of a large CPU hold it
-        rates_now = partial(rates_now, read_bytes=2**26, matmul_size=512)
-    rates = afterwards = rates_now()
+        probes |= {"read_bytes": 2**26, "matmul_size": 512}
+    rates = afterwards = machine_rates(**probes)
     rows: list[Row] = []
     skipped: list[str] = []
-    runs = [("decode", n, b) for b in given.batch_size for n in given.tokens]
-    runs += [("prefill", n, b) for b in given.batch_size for n in given.prefill]
-    for phase, n, batch_size in runs:
+    phases = {"decode": given.tokens, "prefill": given.prefill}
+    runs = [
+        (threads, phase, n, batch_size)
+        for threads in given.threads
+        for phase, lengths in phases.items()
+        for batch_size in given.batch_size
+        for n in lengths
+    ]
+    for threads, phase, n, batch_size in runs:
+        shared = {
+            "batch_size": batch_size, "dtype": dtype, "device": device, "threads": threads,
+            "compare": compare, "progress": progress, "on_failure": on_failure,
+            "rates": rates if given.quick else None,
+        }  # fmt: skip
         if phase == "decode":
-            rows += measure_decode(
-                layers, [n], rates=rates, batch_size=batch_size, steps=given.steps,
-                dtype=dtype, device=device, compare=compare, progress=progress,
-                on_failure=on_failure,
-            )  # fmt: skip
+            rows += measure_decode(layers, [n], steps=given.steps, **shared)
         else:
-            rows += measure_prefill(
-                layers, [n], rates=rates, batch_size=batch_size,
-                steps=max(1, given.steps // 3), dtype=dtype, device=device, compare=compare,
-                parts=True, progress=progress, on_failure=on_failure,
-            )  # fmt: skip
-        afterwards = rates_now()
+            steps = max(1, given.steps // 3)
+            rows += measure_prefill(layers, [n], steps=steps, parts=True, **shared)
         if given.json:
             save_json(given.json, report(origin, rates, afterwards, layers, rows, skipped))
+    afterwards = machine_rates(**probes)
+    if given.json:
+        save_json(given.json, report(origin, rates, afterwards, layers, rows, skipped))
     print(summary(rates, afterwards, rows))
     if given.json:
         progress(f"wrote {given.json}")

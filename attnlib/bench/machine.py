@@ -72,10 +72,27 @@ def check_device(device: torch.device | str) -> None:
         raise ValueError("device must be cpu where torch finds no GPU, got cuda")
 
 
-def timed(
+class Timing(NamedTuple):
+    """How long one call took.
+
+    Attributes:
+        seconds: by the clock.
+        busy: seconds that the calling thread spent on a processor; ``None`` for a GPU.
+    """
+
+    seconds: float
+    busy: float | None = None
+
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether the thread stood still for more than a tenth of the time."""
+        return self.busy is not None and self.seconds > 1.1 * self.busy + 1e-4
+
+
+def timing(
     function: Callable[[], object], device: torch.device | str, *, settle: bool = True
-) -> float:
-    """Return the seconds that one call takes, on the device's own clock.
+) -> Timing:
+    """Time one call on the device's own clock.
 
     Args:
         function: what to call.
@@ -83,7 +100,7 @@ def timed(
         settle: whether a GPU finishes earlier work first; the time then includes launching.
 
     Returns:
-        Seconds.
+        The time.
     """
     if torch.device(device).type == "cuda":
         if settle:
@@ -94,10 +111,71 @@ def timed(
         function()
         end.record()
         end.synchronize()
-        return start.elapsed_time(end) / 1000
-    began = time.perf_counter()
+        return Timing(start.elapsed_time(end) / 1000)
+    began, busy = time.perf_counter(), time.thread_time()
     function()
-    return time.perf_counter() - began
+    seconds, busy = time.perf_counter() - began, time.thread_time() - busy
+    return Timing(seconds, busy)
+
+
+def timed(
+    function: Callable[[], object], device: torch.device | str, *, settle: bool = True
+) -> float:
+    """Return the seconds that one call takes, on the device's own clock.
+
+    Args:
+        function: what to call.
+        device: as for :func:`timing`.
+        settle: the same.
+
+    Returns:
+        Seconds.
+    """
+    return timing(function, device, settle=settle).seconds
+
+
+class Probes:
+    """Two simple jobs that show what a machine does at its best: reading, and multiplying.
+
+    Args:
+        device: "cpu" or "cuda".
+        dtype: of the numbers.
+        read_bytes: memory to read; more than the caches hold. ``None`` means 512 MiB, on a GPU
+            2 GiB.
+        matmul_size: rows and columns of the matrices; ``None`` means 1,024, on a GPU 8,192.
+
+    Attributes:
+        read: reads a block of memory once.
+        multiply: multiplies two square matrices.
+        n_bytes: that ``read`` reads.
+        flops: that ``multiply`` takes.
+        size: rows and columns of the matrices.
+
+    Raises:
+        ValueError: if a size is below 1, or there is no such device.
+    """
+
+    def __init__(
+        self,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        read_bytes: int | None = None,
+        matmul_size: int | None = None,
+    ):
+        check_device(device)
+        on_gpu = torch.device(device).type == "cuda"
+        read_bytes = check_size("read_bytes", read_bytes or (2**31 if on_gpu else 2**29))
+        self.size = check_size("matmul_size", matmul_size or (8192 if on_gpu else 1024))
+        numbers = torch.ones(
+            -(-read_bytes // 8) * 8 // dtype.itemsize, dtype=dtype, device=device
+        )
+        words = numbers.view(torch.float32)  # the same memory; some dtypes are slow to add
+        reads = (numbers.sum, words.sum, lambda: torch.dot(words, words), words.max)
+        first = [min(timed(call, device) for _ in range(2)) for call in reads]
+        self.read: Callable[[], object] = reads[first.index(min(first))]
+        matrix = torch.randn(self.size, self.size, device=device).to(dtype)
+        self.multiply: Callable[[], object] = lambda: matrix @ matrix
+        self.n_bytes, self.flops = numbers.nbytes, 2 * self.size**3
 
 
 def machine_rates(
@@ -113,9 +191,8 @@ def machine_rates(
     Args:
         device: "cpu" or "cuda".
         dtype: of the numbers.
-        read_bytes: memory to read, in bytes; more than the caches hold. ``None`` means 512 MiB,
-            on a GPU 2 GiB.
-        matmul_size: rows and columns of the matrices; ``None`` means 1,024, on a GPU 8,192.
+        read_bytes: as for :class:`Probes`.
+        matmul_size: as for :class:`Probes`.
         repeats: how often to measure; the best counts.
 
     Returns:
@@ -124,29 +201,35 @@ def machine_rates(
     Raises:
         ValueError: if a size is below 1, or there is no such device.
     """
-    check_device(device)
-    on_gpu = torch.device(device).type == "cuda"
-    read_bytes = check_size("read_bytes", read_bytes or (2**31 if on_gpu else 2**29))
-    size = check_size("matmul_size", matmul_size or (8192 if on_gpu else 1024))
+    probes = Probes(device, dtype, read_bytes, matmul_size)
     repeats = check_size("repeats", repeats)
-    numbers = torch.ones(-(-read_bytes // 8) * 8 // dtype.itemsize, dtype=dtype, device=device)
-    words = numbers.view(torch.float32)  # the same memory; some dtypes are slow to add
-    reads = (numbers.sum, words.sum, lambda: torch.dot(words, words), words.max)
-    # Which way reads fastest depends on the machine. The first two rounds find it.
-    first = [min(timed(call, device) for _ in range(2)) for call in reads]
-    fastest = reads[first.index(min(first))]
-    read = min(*first, *(timed(fastest, device) for _ in range(repeats)))
-    a = torch.randn(size, size, device=device).to(dtype)
-    product = min(timed(lambda: a @ a, device) for _ in range(repeats))
     return Rates(
-        bytes_per_second=numbers.nbytes / read,
-        flops_per_second=2 * size**3 / product,
+        bytes_per_second=probes.n_bytes
+        / min(timed(probes.read, device) for _ in range(repeats)),
+        flops_per_second=probes.flops
+        / min(timed(probes.multiply, device) for _ in range(repeats)),
         device=str(device),
         dtype=str(dtype).removeprefix("torch."),
         threads=torch.get_num_threads(),
-        read_bytes=numbers.nbytes,
-        matmul_size=size,
+        read_bytes=probes.n_bytes,
+        matmul_size=probes.size,
     )
+
+
+@contextmanager
+def using_threads(count: int | None) -> Iterator[None]:
+    """Let a CPU's operations use so many threads within the block.
+
+    Args:
+        count: threads, at least 1; ``None`` changes nothing.
+    """
+    before = torch.get_num_threads()
+    if count is not None:
+        torch.set_num_threads(check_size("threads", count))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @cache
@@ -264,6 +347,7 @@ def provenance(device: torch.device | str, dtype: torch.dtype) -> dict[str, obje
         "device": str(device),
         "processor": processor_name(),
         "threads": torch.get_num_threads(),
+        "load": load_of_machine(),
         "dtype": str(dtype).removeprefix("torch."),
         "torch": torch.__version__,
         "transformers": version_of("transformers"),
@@ -281,6 +365,18 @@ def provenance(device: torch.device | str, dtype: torch.dtype) -> dict[str, obje
             "cuda": torch.version.cuda,
         }
     return facts
+
+
+def load_of_machine() -> float | None:
+    """Return how many programs wanted a processor in the last minute, on average.
+
+    Returns:
+        The system's load average; ``None`` where the system keeps none.
+    """
+    try:
+        return round(os.getloadavg()[0], 2)
+    except (AttributeError, OSError):  # Windows
+        return None
 
 
 def version_of(package: str) -> str | None:

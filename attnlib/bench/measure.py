@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import gc
+import random
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.util import find_spec
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -18,16 +19,19 @@ from torch import Tensor, nn
 from attnlib import variants
 from attnlib.bench.baseline import BASELINES, baseline_decode_step, baseline_prefill
 from attnlib.bench.machine import (
+    Probes,
     Rates,
+    Timing,
     allocated,
     check_device,
     evict_caches,
     sdpa_backend,
-    timed,
+    timing,
+    using_threads,
 )
 from attnlib.checks import check_size
 from attnlib.core import widen
-from attnlib.costs import Geometry, decode_cost, prefill_cost, roofline_seconds
+from attnlib.costs import Geometry, decode_cost, prefill_cost
 from attnlib.rope import Rope
 from attnlib.variants import Sizes, build_layer
 
@@ -51,9 +55,15 @@ class Row:
         seconds: median over the rounds.
         low: first quartile, in seconds.
         high: third quartile, in seconds.
-        floor_seconds: the larger of bytes / bandwidth and FLOPs / rate.
+        floor_seconds: least time by :meth:`attnlib.costs.Cost.floor`, at the two rates below.
         flops: least FLOPs that the step takes.
         n_bytes: weights and cache, each read once.
+        bytes_per_second: rate of reading, median over the same rounds or as given.
+        flops_per_second: rate of multiplying, the same.
+        rate_spread: third quartile over first of the rate that varied more.
+        interrupted: share of the timed calls in which the calling thread had no processor for
+            more than a tenth of the time.
+        threads: of the CPU.
         backend: of ``scaled_dot_product_attention``, as the profiler saw it run.
         peak_bytes: most that the call held at once beyond what was there before.
         graph: whether a CUDA graph was replayed.
@@ -70,6 +80,11 @@ class Row:
     floor_seconds: float
     flops: int
     n_bytes: int
+    bytes_per_second: float
+    flops_per_second: float
+    rate_spread: float = 1.0
+    interrupted: float = 0.0
+    threads: int = 1
     backend: str = ""
     peak_bytes: int = 0
     graph: bool = False
@@ -92,7 +107,8 @@ class Candidate:
         graph: replays ``run``; timed instead of it.
         backend: as in :class:`Row`.
         peak_bytes: as in :class:`Row`.
-        seconds: one time per round.
+        work: bytes or FLOPs, of what shows a rate of the machine.
+        timings: one per round.
     """
 
     variant: str
@@ -102,7 +118,8 @@ class Candidate:
     graph: Callable[[], object] | None = None
     backend: str = ""
     peak_bytes: int = 0
-    seconds: list[float] = field(default_factory=list)
+    work: int = 0
+    timings: list[Timing] = field(default_factory=list)
 
     def __str__(self) -> str:
         return f"{self.variant}, {self.code}" + (" (graph)" if self.graph else "")
@@ -115,22 +132,24 @@ class Plan:
     Attributes:
         phase: "decode" or "prefill".
         geometries: by variant.
-        rates: of the machine.
+        rates: of the machine; ``None`` if they are measured in the same rounds.
         batch_size: sequences.
         steps: rounds.
         dtype: of weights and caches.
         device: where.
+        threads: of the CPU; ``None`` leaves them as they are.
         progress: called with a line of text now and then, or ``None``.
         on_failure: called with a line of text for what failed, or ``None`` to raise.
     """
 
     phase: str
     geometries: Mapping[str, Geometry]
-    rates: Rates
+    rates: Rates | None
     batch_size: int
     steps: int
     dtype: torch.dtype
     device: torch.device | str
+    threads: int | None = None
     progress: Callable[[str], object] | None = None
     on_failure: Callable[[str], object] | None = None
 
@@ -187,28 +206,32 @@ def measure_decode(
     geometries: Mapping[str, Geometry],
     tokens: Sequence[int],
     *,
-    rates: Rates,
+    rates: Rates | None = None,
     batch_size: int = 1,
     steps: int = 15,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
+    threads: int | None = 1,
     compare: bool = False,
     progress: Callable[[str], object] | None = None,
     on_failure: Callable[[str], object] | None = None,
 ) -> list[Row]:
     """Time decode steps: one new token, with one free slot for it in the cache.
 
-    The variants take turns, round by round, and each step begins with cold caches of the
-    processor, as in a model whose other layers have run since.
+    Variants and the two rates of the machine take turns, round by round and in random order.
+    Each step begins with cold caches of the processor, as in a model whose other layers have
+    run since. One thread is the default, since several wait for each other on a busy machine.
 
     Args:
         geometries: one layer each by name, such as :func:`geometries` returns.
         tokens: context lengths; the new token sees so many, itself included.
-        rates: of this machine, from :func:`attnlib.bench.machine_rates`.
+        rates: of this machine, from which the floors follow; ``None`` measures them in the same
+            rounds, as medians.
         batch_size: sequences.
         steps: rounds; the median counts.
         dtype: of weights and caches.
         device: "cpu" or "cuda".
+        threads: of the CPU; ``None`` leaves them as they are.
         compare: whether to time transformers' layers of the same sizes as well.
         progress: called with a line of text now and then.
         on_failure: called with a line of text for each measurement that fails, such as for lack
@@ -223,7 +246,7 @@ def measure_decode(
             layer has not, there is no such device, or ``compare`` is True without transformers.
     """
     check_plan(geometries, tokens, batch_size, steps, device, compare)
-    plan = Plan("decode", geometries, rates, batch_size, steps, dtype, device,
+    plan = Plan("decode", geometries, rates, batch_size, steps, dtype, device, threads,
                 progress, on_failure)  # fmt: skip
 
     def own(name: str, layer: nn.Module, S: int) -> list[Candidate]:
@@ -237,7 +260,7 @@ def measure_decode(
             if progress is not None:
                 progress(f"decode, {S:,} tokens, {eager}: no CUDA graph, {reason_of(error)}")
             return [eager]
-        return [eager, replace(eager, graph=graph, seconds=[])]
+        return [eager, replace(eager, graph=graph, timings=[])]
 
     def baseline(name: str, layer: nn.Module, S: int) -> list[Candidate]:
         if type(layer) not in BASELINES:
@@ -254,11 +277,12 @@ def measure_prefill(
     geometries: Mapping[str, Geometry],
     tokens: Sequence[int],
     *,
-    rates: Rates,
+    rates: Rates | None = None,
     batch_size: int = 1,
     steps: int = 5,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
+    threads: int | None = 1,
     compare: bool = False,
     parts: bool = False,
     progress: Callable[[str], object] | None = None,
@@ -269,11 +293,13 @@ def measure_prefill(
     Args:
         geometries: one layer each by name, such as :func:`geometries` returns.
         tokens: lengths of the prompt.
-        rates: of this machine, from :func:`attnlib.bench.machine_rates`.
+        rates: of this machine, from which the floors follow; ``None`` measures them in the same
+            rounds, as medians.
         batch_size: sequences.
         steps: rounds; the median counts.
         dtype: of weights and caches.
         device: "cpu" or "cuda".
+        threads: of the CPU; ``None`` leaves them as they are.
         compare: whether to time transformers' layers of the same sizes as well.
         parts: whether to time the projections and one fused call of attention alone as well.
         progress: called with a line of text now and then.
@@ -288,7 +314,7 @@ def measure_prefill(
             layer has not, there is no such device, or ``compare`` is True without transformers.
     """
     check_plan(geometries, tokens, batch_size, steps, device, compare)
-    plan = Plan("prefill", geometries, rates, batch_size, steps, dtype, device,
+    plan = Plan("prefill", geometries, rates, batch_size, steps, dtype, device, threads,
                 progress, on_failure)  # fmt: skip
 
     def own(name: str, layer: nn.Module, n: int) -> list[Candidate]:
@@ -376,9 +402,10 @@ def measure(plan: Plan, tokens: Sequence[int], makers: Mapping[str, Maker]) -> l
         for name, geometry in plan.geometries.items()
     }
     rows = []
-    for n in tokens:
-        rows += measure_length(plan, n, layers, makers)
-        free_memory(plan.device)
+    with using_threads(plan.threads):
+        for n in tokens:
+            rows += measure_length(plan, n, layers, makers)
+            free_memory(plan.device)
     return rows
 
 
@@ -402,8 +429,11 @@ def measure_length(
             made = plan.attempt(tokens, f"{name}, {code}", partial(make, name, layer, tokens))
             candidates += made or []
     candidates.sort(key=lambda candidate: list(layers).index(candidate.variant))
+    rates = () if plan.rates else probe_candidates(Probes(plan.device, plan.dtype))
+    left = take_turns(plan, tokens, [*rates, *candidates])
+    pace = pace_of(plan.rates, rates)
     return [
-        row_of(plan, tokens, candidate) for candidate in take_turns(plan, tokens, candidates)
+        row_of(plan, tokens, candidate, pace) for candidate in left if candidate not in rates
     ]
 
 
@@ -419,36 +449,37 @@ def take_turns(plan: Plan, tokens: int, candidates: Sequence[Candidate]) -> list
         Those that did not fail.
     """
     left = list(candidates)
+    shuffled = random.Random(tokens)
     for i in range(plan.steps):
         if plan.progress is not None:
             plan.progress(f"{plan.phase}, {tokens:,} tokens, round {i + 1} of {plan.steps}")
-        for candidate in list(left):
+        for candidate in shuffled.sample(left, len(left)):
             once = partial(time_once, candidate, plan.device)
-            seconds = plan.attempt(tokens, candidate, once)
-            if seconds is None:
+            time = plan.attempt(tokens, candidate, once)
+            if time is None:
                 left.remove(candidate)
             else:
-                candidate.seconds.append(seconds)
+                candidate.timings.append(time)
     return left
 
 
-def time_once(candidate: Candidate, device: torch.device | str) -> float:
-    """Return the seconds that a candidate takes with cold caches, and rewind it.
+def time_once(candidate: Candidate, device: torch.device | str) -> Timing:
+    """Time a candidate with cold caches, and rewind it.
 
     Args:
         candidate: what to time.
         device: where.
 
     Returns:
-        Seconds.
+        The time.
     """
     evict_caches(device)
     if candidate.graph is None:
-        seconds = timed(candidate.run, device)
+        time = timing(candidate.run, device)
     else:  # the graph waits until the caches are evicted, so that its launch is not timed
-        seconds = timed(candidate.graph, device, settle=False)
+        time = timing(candidate.graph, device, settle=False)
     candidate.rewind()
-    return seconds
+    return time
 
 
 def probed(candidate: Candidate, device: torch.device | str) -> Candidate:
@@ -471,13 +502,62 @@ def probed(candidate: Candidate, device: torch.device | str) -> Candidate:
     return candidate
 
 
-def row_of(plan: Plan, tokens: int, candidate: Candidate) -> Row:
+class Pace(NamedTuple):
+    """What a machine did in the rounds of one length.
+
+    Attributes:
+        bytes_per_second: as in :class:`Row`.
+        flops_per_second: the same.
+        spread: ``rate_spread`` in :class:`Row`.
+    """
+
+    bytes_per_second: float
+    flops_per_second: float
+    spread: float = 1.0
+
+
+def probe_candidates(probes: Probes) -> tuple[Candidate, Candidate]:
+    """Make candidates of the two jobs that show a machine's rates.
+
+    Args:
+        probes: the jobs.
+
+    Returns:
+        Reading and multiplying; their ``work`` is in bytes and in FLOPs.
+    """
+    return (
+        Candidate("reading", "rates", probes.read, work=probes.n_bytes),
+        Candidate("multiplying", "rates", probes.multiply, work=probes.flops),
+    )
+
+
+def pace_of(rates: Rates | None, probes: Sequence[Candidate]) -> Pace:
+    """Return the rates of a machine: as given, or as measured.
+
+    Args:
+        rates: as given, or ``None``.
+        probes: of :func:`probe_candidates`, timed; none if the rates are given.
+
+    Returns:
+        Medians, and how much the rates varied.
+    """
+    if rates is not None:
+        return Pace(rates.bytes_per_second, rates.flops_per_second)
+    times = [quartiles([timing.seconds for timing in probe.timings]) for probe in probes]
+    reading, multiplying = (
+        probe.work / median for probe, (median, *_) in zip(probes, times, strict=True)
+    )
+    return Pace(reading, multiplying, max(high / low for _, low, high in times))
+
+
+def row_of(plan: Plan, tokens: int, candidate: Candidate, pace: Pace) -> Row:
     """Return the row of a candidate that was timed, with its floor.
 
     Args:
         plan: what is shared.
         tokens: context length, or length of the prompt.
         candidate: what was timed.
+        pace: of the machine, from which the floor follows.
 
     Returns:
         The row.
@@ -485,13 +565,11 @@ def row_of(plan: Plan, tokens: int, candidate: Candidate) -> Row:
     count = decode_cost if plan.phase == "decode" else prefill_cost
     geometry = plan.geometries[candidate.variant]
     cost = count(geometry, tokens, batch_size=plan.batch_size, dtype=plan.dtype)
-    floor = roofline_seconds(
-        cost.flops,
-        cost.bytes,
-        bytes_per_second=plan.rates.bytes_per_second,
-        flops_per_second=plan.rates.flops_per_second,
+    floor = cost.floor(
+        bytes_per_second=pace.bytes_per_second, flops_per_second=pace.flops_per_second
     )
-    median, low, high = quartiles(candidate.seconds)
+    median, low, high = quartiles([timing.seconds for timing in candidate.timings])
+    interruptions = [timing.is_interrupted for timing in candidate.timings]
     return Row(
         variant=candidate.variant,
         code=candidate.code,
@@ -501,9 +579,14 @@ def row_of(plan: Plan, tokens: int, candidate: Candidate) -> Row:
         seconds=median,
         low=low,
         high=high,
-        floor_seconds=floor,
+        floor_seconds=floor.seconds,
         flops=cost.flops,
         n_bytes=cost.bytes,
+        bytes_per_second=pace.bytes_per_second,
+        flops_per_second=pace.flops_per_second,
+        rate_spread=pace.spread,
+        interrupted=sum(interruptions) / len(interruptions),
+        threads=torch.get_num_threads(),
         backend=candidate.backend,
         peak_bytes=candidate.peak_bytes,
         graph=candidate.graph is not None,

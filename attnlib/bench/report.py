@@ -11,6 +11,11 @@ from attnlib.bench.measure import Row
 from attnlib.bench.stored import to_json
 from attnlib.costs import Geometry
 
+#: Third quartile over first from which rates, or repeated steps, no longer agree.
+RATES_DISAGREE, STEPS_DISAGREE = 1.4, 1.5
+INTERRUPTED = 0.2  # share of calls; a quiet machine stays below a tenth
+REMEDY = "close what else is running, or wait, and run this again"
+
 
 def table(rows: Sequence[Row]) -> str:
     """Write rows as a table of plain text.
@@ -67,8 +72,7 @@ def rankings(rows: Sequence[Row]) -> dict[int, tuple[list[str], list[str]]]:
     kinds = sorted({(row.phase, row.batch_size) for row in rows})
     if len(kinds) > 1:
         raise ValueError(f"rows must be of one phase and one batch size, got {kinds}")
-    graphs = any(row.graph for row in rows)
-    own = [row for row in rows if row.code == "attnlib" and row.graph == graphs]
+    own = counted(rows)
     orders = {}
     for tokens in dict.fromkeys(row.tokens for row in own):
         same = [row for row in own if row.tokens == tokens]
@@ -78,40 +82,160 @@ def rankings(rows: Sequence[Row]) -> dict[int, tuple[list[str], list[str]]]:
     return orders
 
 
+def counted(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows whose order counts: attnlib's, of CUDA graphs if there are any.
+
+    Args:
+        rows: of any code.
+
+    Returns:
+        Those of one code and one way to launch it.
+    """
+    graphs = any(row.graph for row in rows)
+    return [row for row in rows if row.code == "attnlib" and row.graph == graphs]
+
+
+def disturbance(rows: Sequence[Row]) -> str | None:
+    """Say what shows that something else was at work while rows were measured.
+
+    Args:
+        rows: of one call of :func:`~attnlib.bench.measure_decode` or
+            :func:`~attnlib.bench.measure_prefill`.
+
+    Returns:
+        The reason not to compare them; ``None`` if there is none.
+    """
+    for row in rows:
+        where = f"{row.variant}, {row.tokens:,} tokens"
+        if row.interrupted > INTERRUPTED:
+            return f"another program had the processor in {row.interrupted:.0%} of the calls"
+        if row.rate_spread > RATES_DISAGREE:
+            percent = 100 * (row.rate_spread - 1)
+            return f"the machine's own rates changed by {percent:.0f} % between rounds"
+        if row.high > STEPS_DISAGREE * row.low:
+            return f"equal steps took {1e3 * row.low:.1f} to {1e3 * row.high:.1f} ms ({where})"
+    return None
+
+
+def orders(rows: Sequence[Row]) -> str:
+    """Write the predicted and the measured order of the variants, or why there is none.
+
+    Args:
+        rows: as for :func:`rankings`.
+
+    Returns:
+        A line for each context length. Where the quartiles of two neighbours overlap, "=" is
+        between them. If something disturbed the run, one line says so, and what to do.
+
+    Raises:
+        ValueError: as :func:`rankings`.
+    """
+    lines = []
+    for tokens, (predicted, measured) in rankings(rows).items():
+        same = {row.variant: row for row in counted(rows) if row.tokens == tokens}
+        if reason := disturbance(list(same.values())):
+            lines.append(f"{tokens:,} tokens: disturbed by something else: {reason}.")
+            lines.append(f"  No order: {REMEDY}.")
+            continue
+        order = measured[0]
+        for slow, fast in pairwise(measured):
+            overlap = same[slow].low <= same[fast].high
+            order += (" = " if overlap else ", ") + fast
+        lines.append(f"{tokens:,} tokens, slowest first: predicted {', '.join(predicted)};")
+        lines.append(f"  measured {order}")
+    return "\n".join(lines)
+
+
+def brief(rows: Sequence[Row]) -> str:
+    """Write rows as a narrow table, with the orders below it where there are several variants.
+
+    Args:
+        rows: as for :func:`rankings`.
+
+    Returns:
+        The rates of the machine at the first length; then of each row its floor, its median
+        time and how many times the floor that is, with quartiles. In a disturbed run there are
+        no medians: only quartiles, in milliseconds.
+
+    Raises:
+        ValueError: if there are no rows.
+    """
+    if not rows:
+        raise ValueError("rows must hold at least one, got none")
+    reason, first = disturbance(rows), rows[0]
+    ridge = first.flops_per_second / first.bytes_per_second
+    lines = [
+        f"threads: {first.threads}, GB/s read: {first.bytes_per_second / 1e9:,.1f}, GFLOP/s:"
+        f" {first.flops_per_second / 1e9:,.0f}, ridge point: {ridge:.1f} FLOPs per byte",
+        f" tokens  {'':6} floor, ms  measured  times the floor",
+    ]
+    for row in rows:
+        name = f"{row.variant:6}" + (" graph" if row.graph else "")
+        start = f"{row.tokens:7,}  {name} {1e3 * row.floor_seconds:9.2f}"
+        low, high = row.low / row.floor_seconds, row.high / row.floor_seconds
+        if reason:
+            lines.append(f"{start}  {1e3 * row.low:.2f} to {1e3 * row.high:.2f} ms")
+        else:
+            lines.append(
+                f"{start} {1e3 * row.seconds:9.2f}  {row.ratio:.2f} ({low:.2f} to {high:.2f})"
+            )
+    if reason or len({row.variant for row in rows}) > 1:
+        lines.append(orders(rows))
+    return "\n".join(lines)
+
+
+def slower_with_threads(rows: Sequence[Row]) -> list[str]:
+    """Say where several threads are slower than one.
+
+    Args:
+        rows: of one run, with one thread and with several.
+
+    Returns:
+        A line for each measurement that has both and is slower with several.
+    """
+
+    def key(row: Row) -> tuple[object, ...]:
+        return row.phase, row.tokens, row.batch_size, row.variant, row.code
+
+    alone = {key(row): row for row in rows if row.threads == 1}
+    lines = []
+    for row in rows:
+        one = alone.get(key(row))
+        if one is not None and row.threads > 1 and row.seconds > one.seconds:
+            lines.append(
+                f"slower with {row.threads} threads than with one: {row.phase},"
+                f" {row.tokens:,} tokens, {row.variant}, {row.code},"
+                f" {row.seconds / one.seconds:.1f} times"
+            )
+    return lines
+
+
 def summary(rates: Rates, afterwards: Rates, rows: Sequence[Row]) -> str:
     """Write what a whole run found, for the terminal.
 
     Args:
-        rates: of the machine, from which the floors are computed.
+        rates: of the machine, before the run.
         afterwards: the same, measured again at the end.
         rows: all measurements.
 
     Returns:
-        Rates, table, and the order of the variants at each batch size and context length.
+        Rates, tables, and the order of the variants at each batch size and context length.
     """
     lines = [
         f"{when}: read {measured.bytes_per_second / 1e9:.1f} GB/s,"
         f" multiply {measured.flops_per_second / 1e9:.1f} GFLOP/s"
-        for when, measured in (("rates of the floors", rates), ("rates afterwards", afterwards))
+        for when, measured in (("rates before", rates), ("rates afterwards", afterwards))
     ]
-    lines.append(table(rows))
-    decode = [row for row in rows if row.phase == "decode"]
-    batch_sizes = dict.fromkeys(row.batch_size for row in decode)
-    for batch_size in batch_sizes:
-        same = [row for row in decode if row.batch_size == batch_size]
-        batch = f", batch {batch_size}" if len(batch_sizes) > 1 else ""
-        for tokens, (predicted, measured) in rankings(same).items():
-            lines.append(
-                f"decode, {tokens:,} tokens{batch}, slowest first:"
-                f" predicted {', '.join(predicted)}; measured {', '.join(measured)}"
-            )
-            floors = {row.variant: row.floor_seconds for row in same if row.tokens == tokens}
-            for slow, fast in pairwise(predicted):
-                if floors[slow] < 1.1 * floors[fast]:
-                    lines.append(
-                        f"  (the floors of {slow} and {fast} differ by less than 10 %)"
-                    )
-    return "\n".join(lines)
+    for threads in dict.fromkeys(row.threads for row in rows):
+        same = [row for row in rows if row.threads == threads]
+        lines += ["", f"threads: {threads}", table(same)]
+        decode = [row for row in same if row.phase == "decode"]
+        batch_sizes = dict.fromkeys(row.batch_size for row in decode)
+        for batch_size in batch_sizes:
+            batch = f", batch {batch_size}" if len(batch_sizes) > 1 else ""
+            some = [row for row in decode if row.batch_size == batch_size]
+            lines += [f"decode{batch}", orders(some)]
+    return "\n".join([*lines, *slower_with_threads(rows)])
 
 
 def report(
@@ -126,7 +250,7 @@ def report(
 
     Args:
         provenance: of :func:`attnlib.bench.provenance`.
-        rates: of the machine, from which the floors are computed.
+        rates: of the machine, before the run.
         afterwards: the same, measured again at the end.
         geometries: of the layers, by variant.
         rows: all measurements.

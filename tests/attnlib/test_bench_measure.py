@@ -15,6 +15,7 @@ from torch import nn
 import attnlib
 from attnlib import GroupedQueryAttention, bench
 from attnlib.bench import Rates, measure
+from attnlib.bench.machine import Timing
 from attnlib.bench.measure import Candidate, Plan, probed, quartiles, take_turns
 from attnlib.core import attend, merge_heads, new_positions, rotate_new, split_heads
 from attnlib.costs import Geometry, decode_cost, kv_cache_bytes, prefill_cost
@@ -45,7 +46,10 @@ def test_rows_stand_beside_the_floor_of_the_costs(phase):
         )
         assert (row.code, row.phase, row.batch_size) == ("attnlib", phase, 2)
         assert (row.flops, row.n_bytes) == (cost.flops, cost.bytes)
-        assert row.floor_seconds == max(cost.bytes / 1e9, cost.flops / 1e10)
+        floor = cost.floor(bytes_per_second=1e9, flops_per_second=1e10)
+        assert row.floor_seconds == floor.weights + floor.core
+        assert (row.bytes_per_second, row.flops_per_second) == (1e9, 1e10)
+        assert row.threads == 1
         assert row.ratio == row.seconds / row.floor_seconds
         assert 0 < row.low <= row.seconds <= row.high
         assert not row.graph
@@ -57,8 +61,8 @@ def test_a_floor_may_be_of_bytes_or_of_flops():
     slow_processor = bench.measure_decode(
         {"MHA": SMALL["MHA"]}, [5], rates=RATES._replace(flops_per_second=1e3), steps=1
     )[0]
-    assert slow_memory.floor_seconds == slow_memory.n_bytes / 1e9
-    assert slow_processor.floor_seconds == slow_processor.flops / 1e3
+    assert slow_memory.floor_seconds == pytest.approx(slow_memory.n_bytes / 1e9)
+    assert slow_processor.floor_seconds == pytest.approx(slow_processor.flops / 1e3)
 
 
 def test_decode_sees_as_many_tokens_as_it_says():
@@ -94,19 +98,62 @@ def test_one_token_needs_no_past():
     assert [row.tokens for row in rows_of(tokens=[1])] == [1] * 4
 
 
-def test_variants_take_turns():
-    """Catches rounds of one variant after the other, which drift apart with the machine."""
+def test_variants_take_turns_in_random_order():
+    """Catches rounds of one variant after the other, or always in one order."""
     order, lines = [], []
     candidates = [
         Candidate(name, "attnlib", partial(order.append, name)) for name in ("MHA", "GQA")
     ]
-    plan = Plan("decode", SMALL, RATES, 1, 3, torch.float32, "cpu", lines.append)
+    plan = Plan("decode", SMALL, RATES, 1, 8, torch.float32, "cpu", progress=lines.append)
     for candidate in candidates:
         probed(candidate, "cpu")  # for its memory and for its backend
+    assert order == ["MHA"] * 2 + ["GQA"] * 2
     assert take_turns(plan, 5, candidates) == candidates
-    assert order == ["MHA"] * 2 + ["GQA"] * 2 + ["MHA", "GQA"] * 3
-    assert lines == [f"decode, 5 tokens, round {i} of 3" for i in (1, 2, 3)]
-    assert [len(candidate.seconds) for candidate in candidates] == [3, 3]
+    rounds = [tuple(order[i : i + 2]) for i in range(4, 20, 2)]
+    assert set(rounds) == {("MHA", "GQA"), ("GQA", "MHA")}
+    assert lines == [f"decode, 5 tokens, round {i} of 8" for i in range(1, 9)]
+    assert [len(candidate.timings) for candidate in candidates] == [8, 8]
+
+
+def test_rates_are_measured_in_the_same_rounds_if_none_are_given(monkeypatch):
+    """Catches floors of another minute, and a rate that is upside down."""
+
+    class FakeProbes:
+        n_bytes, flops = 200, 3000
+
+        def __init__(self, device, dtype):
+            self.read, self.multiply = (lambda: "read"), (lambda: "multiply")
+
+    seconds = {"reading": [1.0, 2.0, 4.0], "multiplying": [3.0, 3.0, 3.0]}
+
+    def time_once(candidate, device):
+        candidate.run()
+        candidate.rewind()
+        some = seconds.get(candidate.variant, [1.0, 1.0, 5.0])
+        return Timing(some[len(candidate.timings)], 1.0)
+
+    monkeypatch.setattr(measure, "Probes", FakeProbes)
+    monkeypatch.setattr(measure, "time_once", time_once)
+    rows = bench.measure_decode(SMALL, [5], steps=3)
+    assert [row.variant for row in rows] == list(SMALL)
+    for row in rows:
+        cost = decode_cost(SMALL[row.variant], 5, dtype="float32")
+        rates = {"bytes_per_second": 100.0, "flops_per_second": 1000.0}
+        assert row.floor_seconds == cost.floor(**rates).seconds
+        assert row.rate_spread == 2.0  # quartiles 1.5 and 3
+        assert row.interrupted == pytest.approx(1 / 3)
+        assert row.seconds == 1.0
+
+
+def test_threads_are_as_asked_and_as_before_afterwards():
+    """Catches a page that leaves the reader's session on one thread."""
+    torch.set_num_threads(2)
+    try:
+        assert {row.threads for row in rows_of(tokens=[5])} == {1}
+        assert {row.threads for row in rows_of(tokens=[5], threads=None)} == {2}
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
 
 
 def test_a_failure_leaves_the_other_measurements(monkeypatch):

@@ -332,9 +332,41 @@ def test_the_roofline_takes_the_longer_time():
     assert roofline_seconds(500, 20, **rates) == 5.0  # arithmetic takes longer
 
 
+def test_the_floor_adds_the_parts_and_each_waits_for_its_own():
+    """Catches a floor in which the reading of weights hides behind the core's arithmetic."""
+    rates = {"bytes_per_second": 10.0, "flops_per_second": 100.0}
+    core_calculates = Cost(100, 900, 50, 20).floor(**rates)
+    assert core_calculates == (5.0, 9.0)
+    assert core_calculates.seconds == 14.0 > roofline_seconds(1000, 70, **rates)
+    reads = Cost(100, 200, 50, 20)  # where both parts wait for memory, it is the whole step's
+    assert reads.floor(**rates).seconds == roofline_seconds(300, 70, **rates) == 7.0
+
+
+@pytest.mark.parametrize("geometry", [WINDOWED, V3], ids=["windows", "MLA"])
+@pytest.mark.parametrize("form", ["absorbed", "naive"])
+def test_new_tokens_together_do_the_arithmetic_of_each_and_read_once(geometry, form):
+    """Catches a step of several tokens that sees too much, or reads the cache for each."""
+    geometry = replace(geometry, d_model=24)
+    steps = [decode_cost(geometry, tokens, batch_size=2, form=form) for tokens in (7, 8, 9)]
+    together = decode_cost(geometry, 9, batch_size=2, new_tokens=3, form=form)
+    assert together.flops == sum(step.flops for step in steps)
+    assert together.projection_flops == 3 * steps[-1].projection_flops
+    assert (together.weight_bytes, together.cache_bytes) == steps[-1][2:]
+    if form == "naive":
+        whole = decode_cost(geometry, 9, new_tokens=9, form=form)
+        assert whole[:3] == prefill_cost(geometry, 9)[:3]
+
+
+def test_new_tokens_share_what_is_expanded():
+    one, two = (decode_cost(V3, 9, new_tokens=T, form="expanded") for T in (1, 2))
+    naive_one, naive_two = (decode_cost(V3, 9, new_tokens=T, form="naive") for T in (1, 2))
+    assert two.core_flops - one.core_flops == naive_two.core_flops - naive_one.core_flops
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
+        (lambda: decode_cost(V3, 3, new_tokens=4), "new_tokens must be at most tokens = 3"),
         (lambda: attention_params(Geometry(1, 2, 2, 4)), "d_model must be an integer"),
         (lambda: decode_cost(V3, 0), "tokens must be an integer of at least 1, got 0"),
         (lambda: prefill_cost(V3, -3), "tokens must be an integer of at least 1, got -3"),

@@ -107,13 +107,14 @@ def costs() -> dict[str, float]:
 
 
 def rows() -> list:
-    stored = results.load_run("cpu-float32").select("decode")
+    stored = results.load_run("cpu-float32").select("decode", threads=1)
     return stored + [replace(row, variant=TOY) for row in stored if row.variant == "GQA"]
 
 
 PICTURES = {
     "cache_growth": lambda: plots.cache_growth([1024, 2048], {"MHA": [8, 16], TOY: [2, 2]}),
     "two_prices": lambda: plots.two_prices(costs(), costs(), ("KiB", "MFLOP")),
+    "serving": lambda: plots.serving({"MHA": {1: 9.0, 2: 8.0}, TOY: {1: 9.0}}),
     "variants": lambda: plots.variants(costs()),
     "rooflines": lambda: plots.rooflines(
         {"machine": plots.Roof(10.0, 40.0, {"decode": costs()})}

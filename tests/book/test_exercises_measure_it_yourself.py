@@ -12,14 +12,21 @@ def test_the_librarys_floor_solves_it():
 
     def floor(geometry, tokens, batch_size, bytes_per_second, flops_per_second):
         cost = decode_cost(geometry, tokens, batch_size=batch_size)
-        return roofline_seconds(
-            cost.flops,
-            cost.bytes,
-            bytes_per_second=bytes_per_second,
-            flops_per_second=flops_per_second,
-        )
+        rates = {"bytes_per_second": bytes_per_second, "flops_per_second": flops_per_second}
+        return cost.floor(**rates).seconds
 
     assert grade_floor(floor).solved
+
+
+def test_one_roofline_for_the_whole_step_is_recognised():
+    """Catches cases in which weights and core wait for the same, so that both floors agree."""
+
+    def floor(geometry, tokens, batch_size, bytes_per_second, flops_per_second):
+        cost = decode_cost(geometry, tokens, batch_size=batch_size)
+        rates = {"bytes_per_second": bytes_per_second, "flops_per_second": flops_per_second}
+        return roofline_seconds(cost.flops, cost.bytes, **rates)
+
+    assert "one roofline for the whole step" in hint_of(grade_floor(floor))
 
 
 def test_a_floor_without_the_batch_is_recognised():
@@ -28,7 +35,8 @@ def test_a_floor_without_the_batch_is_recognised():
     def floor(g, tokens, batch_size, bytes_per_second, flops_per_second):
         params = attention_params(g)
         core = g.n_layers * g.n_heads * 2 * g.head_dim * tokens
-        n_bytes = 2 * params + kv_cache_bytes(g, tokens, batch_size=batch_size)
-        return max(n_bytes / bytes_per_second, 2 * (params + core) / flops_per_second)
+        cache = kv_cache_bytes(g, tokens, batch_size=batch_size)
+        weights = max(2 * params / bytes_per_second, 2 * params / flops_per_second)
+        return weights + max(cache / bytes_per_second, 2 * core / flops_per_second)
 
     assert "arithmetic of one sequence" in hint_of(grade_floor(floor))

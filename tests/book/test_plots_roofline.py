@@ -3,7 +3,7 @@
 import pytest
 
 from attnlib.book.plots import Roof, rooflines
-from attnlib.book.plots.style import PAPER
+from attnlib.book.plots.style import INK, PAPER
 from attnlib.costs import roofline_seconds
 from attnlib.variants import VARIANTS
 
@@ -44,6 +44,13 @@ def test_marks_stand_under_the_roof_filled_for_decode_and_open_for_prefill():
     ]
 
 
+def test_weights_of_a_kind_have_one_mark():
+    """Catches weights that are blended into each variant's mark, or drawn for each of them."""
+    ax = rooflines({"slow": SLOW._replace(weights={"prefill": 2.0})}).axes[0]
+    assert points(ax)[2] == (2.0, 50.0, INK, PAPER)
+    assert len(points(ax)) == 4
+
+
 def test_a_panel_for_each_machine_on_common_axes():
     fast = SLOW._replace(flops_per_second=4000.0)
     first, second = rooflines({"slow": SLOW, "fast": fast}).axes
@@ -65,6 +72,8 @@ def test_a_panel_for_each_machine_on_common_axes():
         ),
         ({"m": SLOW._replace(flops_per_second=-1)}, "flops_per_second of m .* got -1"),
         ({"m": SLOW._replace(work={"a": {}, "b": {}, "c": {}})}, "at most 2 kinds, got 3"),
+        ({"m": SLOW._replace(weights={"decode": 0})}, "weights of m must be above 0 .* got 0"),
+        ({"m": SLOW._replace(weights={"training": 1})}, "got 1 for 'training'"),
         ({"m": SLOW._replace(work={"decode": {"ABC": 1.0}})}, "must name variants, got 'ABC'"),
         ({"m": SLOW._replace(work={"decode": {"GQA": 0.0}})}, "of GQA, decode, .* got 0.0"),
     ],

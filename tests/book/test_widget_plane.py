@@ -17,6 +17,7 @@ from attnlib.book.widgets.plane import (
     FORMS,
     H100,
     MEASURES,
+    QUERIES,
     Machine,
     described,
     parts_of,
@@ -56,11 +57,15 @@ def test_numbers_are_the_cost_models(name):
         assert cache == kv_cache_bytes(g, S)
         # Twice H heads of width D and D_v for each cached number of two bytes: no other count.
         step = decode_cost(g, S)
-        assert entry["intensity"] == pytest.approx(step.core_flops / cache, abs=0.005)
+        assert entry["intensity"][0] == pytest.approx(step.core_flops / cache, abs=0.005)
+    for T, intensity in zip(QUERIES, entry["intensity"], strict=True):
+        assert intensity == pytest.approx(
+            T * entry["intensity"][0], abs=0.005 * T + 1e-4 * intensity
+        ), T
     longest = published.max_context
     assert entry["longest"] == (longest and kv_cache_bytes(g, longest))
     if g.variant != "MLA":
-        assert entry["intensity"] == g.n_heads / g.n_kv_heads
+        assert entry["intensity"][0] == g.n_heads / g.n_kv_heads
         assert entry["naive"] is None
 
 
@@ -68,12 +73,12 @@ def test_golden_numbers():
     """DeepSeek-V3, arXiv 2412.19437: 61 layers of 512 + 64 numbers for 128 heads."""
     entry = ENTRIES["DeepSeek-V3 / R1"]
     assert entry["cache"][0] == 1024 * 70_272 == 1024 * 61 * 576 * 2
-    assert entry["intensity"] == round(2 * 128 * (512 + 64 + 512) / (576 * 2), 2) == 241.78
+    assert entry["intensity"][0] == round(2 * 128 * (512 + 64 + 512) / (576 * 2), 2) == 241.78
     assert entry["naive"]["cache"][0] == 1024 * 61 * 128 * (128 + 64 + 128) * 2
-    assert entry["naive"]["intensity"] == 1
+    assert entry["naive"]["intensity"][0] == 1
     assert ENTRIES["Qwen2.5-72B"]["cache"][-1] == 131_072 * 327_680
     assert ENTRIES["Kimi K2"]["cache"] == entry["cache"]
-    assert ENTRIES["Kimi K2"]["intensity"] == 120.89
+    assert ENTRIES["Kimi K2"]["intensity"][0] == 120.89
 
 
 def test_windows_make_a_token_cheaper_in_a_longer_context():
@@ -194,6 +199,7 @@ def test_bad_models(models, complaint):
         ({"y": ""}, "y must be one of 'bytes', 'intensity', .*got ''"),
         ({"x": "year", "y": "year"}, "x and y must differ, got 'year' for both"),
         ({"context": 1000}, r"context must be one of 1024, 2048, .*got 1000"),
+        ({"queries": 5}, "queries must be one of 1, 2, 3, 4, got 5"),
         ({"model": "GPT-5"}, "model must be one of .*got 'GPT-5'"),
         ({"model": "BERT-base"}, "model must be one of .*got 'BERT-base'"),
         (
@@ -235,6 +241,8 @@ def test_first_state():
     assert (plane.x, plane.y, plane.context, plane.model) == (
         "bytes", "intensity", 8192, "Kimi K2"
     )  # fmt: skip
+    assert plane.queries == 1
+    assert made(queries=2).queries == 2
     assert (plane.from_year, plane.to_year) == (min(years), max(years))
     assert (plane.family, plane.form, plane.ridge) == (ALL, "absorbed", True)
     assert set(FORMS) == {"absorbed", "naive"}

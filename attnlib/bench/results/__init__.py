@@ -22,7 +22,7 @@ class BenchRun(NamedTuple):
 
     Attributes:
         provenance: where, with what and when: names to values, as the benchmark wrote them.
-        rates: of the machine, measured at the beginning of the run; floors follow from these.
+        rates: of the machine, measured at the beginning of the run.
         rates_afterwards: the same at its end, which shows whether the machine kept its pace.
         geometries: of the layers measured, by variant.
         rows: the measurements.
@@ -35,7 +35,11 @@ class BenchRun(NamedTuple):
     rows: list[Row]
 
     def select(
-        self, phase: str, code: str = "attnlib", batch_size: int | None = None
+        self,
+        phase: str,
+        code: str = "attnlib",
+        batch_size: int | None = None,
+        threads: int | None = None,
     ) -> list[Row]:
         """Return the rows of one phase and one code.
 
@@ -43,6 +47,7 @@ class BenchRun(NamedTuple):
             phase: "decode" or "prefill".
             code: "attnlib", "transformers" or "parts".
             batch_size: of the rows; ``None`` means every one.
+            threads: the same.
 
         Returns:
             The rows, in the order in which they were measured.
@@ -53,11 +58,14 @@ class BenchRun(NamedTuple):
         rows = [
             row
             for row in self.rows
-            if (row.phase, row.code) == (phase, code) and batch_size in (None, row.batch_size)
+            if (row.phase, row.code) == (phase, code)
+            and batch_size in (None, row.batch_size)
+            and threads in (None, row.threads)
         ]
-        if not rows and batch_size is not None:
-            there = sorted({row.batch_size for row in self.rows})
-            raise ValueError(f"batch_size must be among {there}, got {batch_size}")
+        for name, value in (("batch_size", batch_size), ("threads", threads)):
+            there = sorted({getattr(row, name) for row in self.rows})
+            if value is not None and value not in there:
+                raise ValueError(f"{name} must be among {there}, got {value}")
         if not rows:
             pairs = sorted({(row.phase, row.code) for row in self.rows})
             raise ValueError(f"phase and code must be among {pairs}, got {(phase, code)}")
@@ -81,6 +89,8 @@ class BenchRun(NamedTuple):
             "read, GB/s": " and ".join(reads),
             "multiply, GFLOP/s": " and ".join(multiplies),
         }
+        if origin.get("load") is not None:
+            facts["other load"] = f"{origin['load']:.2f} programs at the start"
         return aligned(facts)
 
 

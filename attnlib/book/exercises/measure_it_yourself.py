@@ -8,13 +8,21 @@ from attnlib.book.exercises.grading import Exercise, Grade, Mistake, combined
 from attnlib.costs import Geometry, attention_params, kv_cache_bytes
 from attnlib.models import MODELS
 
+# From the four times of reading and arithmetic: of the weights, then of the core.
 JOINS = (
-    max,
-    Mistake("the two times are added. They run side by side.", lambda a, b: a + b),
-    Mistake("the shorter of the two times. The longer one decides.", min),
-    Mistake("the reading alone. Arithmetic may take longer.", lambda reading, _: reading),
-    Mistake("the arithmetic alone. Reading may take longer.", lambda _, arithmetic: arithmetic),
-)
+    lambda rw, aw, rc, ac: max(rw, aw) + max(rc, ac),
+    Mistake("one roofline for the whole step. The core calculates after the weights are read,"
+            " so each part has a longer time of its own.",
+            lambda rw, aw, rc, ac: max(rw + rc, aw + ac)),
+    Mistake("reading and arithmetic of a part are added. They run side by side.",
+            lambda rw, aw, rc, ac: rw + aw + rc + ac),
+    Mistake("the shorter of the two times. The longer one decides.",
+            lambda rw, aw, rc, ac: min(rw, aw) + min(rc, ac)),
+    Mistake("the longer of the two parts. They run one after the other.",
+            lambda rw, aw, rc, ac: max(rw, aw, rc, ac)),
+    Mistake("the reading alone. Arithmetic may take longer.", lambda rw, aw, rc, ac: rw + rc),
+    Mistake("the arithmetic alone. Reading may take longer.", lambda rw, aw, rc, ac: aw + ac),
+)  # fmt: skip
 WEIGHT_BYTES = (
     lambda params, batch_size: 2 * params,
     Mistake("the weights are left out. Every step reads them.", lambda params, b: 0),
@@ -42,16 +50,16 @@ CORES = (
             lambda g: g.n_layers * g.n_heads * g.head_dim),
     Mistake("the core of one layer instead of all.", lambda g: g.n_heads * 2 * g.head_dim),
 )  # fmt: skip
-FLOPS = (
-    lambda params, core, batch_size: 2 * batch_size * (params + core),
+FLOPS = (  # of the weights and of the core
+    lambda params, core, b: (2 * b * params, 2 * b * core),
     Mistake("a multiply-add counts as one FLOP. It is two, a product and a sum.",
-            lambda params, core, b: b * (params + core)),
+            lambda params, core, b: (b * params, b * core)),
     Mistake("the arithmetic of one sequence. Each has its own new token.",
-            lambda params, core, b: 2 * (params + core)),
+            lambda params, core, b: (2 * params, 2 * core)),
     Mistake("the core's arithmetic alone. Each weight meets each new token, too.",
-            lambda params, core, b: 2 * b * core),
+            lambda params, core, b: (0, 2 * b * core)),
     Mistake("the core's arithmetic of one sequence. Each new token sees a cache.",
-            lambda params, core, b: 2 * (b * params + core)),
+            lambda params, core, b: (2 * b * params, 2 * core)),
 )  # fmt: skip
 LAYERS = (
     lambda g: 1,
@@ -87,9 +95,14 @@ def floor(
     ) -> float:
         params = attention_params(g) * n_layers(g)
         cache = kv_cache_bytes(g, tokens, batch_size=batch_size) * cache_reads(g, batch_size)
-        reading = (weight_bytes(params, batch_size) + cache) / bytes_per_second
-        arithmetic = flops(params, core(g) * tokens, batch_size) / flops_per_second
-        return unit(join(reading, arithmetic), batch_size)
+        read = weight_bytes(params, batch_size), cache
+        calculated = flops(params, core(g) * tokens, batch_size)
+        times = [
+            time
+            for part in zip(read, calculated, strict=True)
+            for time in (part[0] / bytes_per_second, part[1] / flops_per_second)
+        ]
+        return unit(join(*times), batch_size)
 
     return seconds
 
@@ -100,6 +113,7 @@ FLOOR = Exercise(
     answer=right_floor,
     cases={
         "Llama-3 8B on a CPU": (MODELS["Llama-3 8B"].geometry, 8192, 1, 36e9, 195e9),
+        "Falcon 7B on a CPU": (MODELS["Falcon 7B"].geometry, 8192, 1, 36e9, 195e9),
         "16 sequences, H100": (MODELS["Llama-3 8B"].geometry, 8192, 16, 3.35e12, 989e12),
         "Falcon 7B, H100": (MODELS["Falcon 7B"].geometry, 2048, 1, 3.35e12, 989e12),
         "slow arithmetic": (MODELS["Qwen3-4B"].geometry, 2048, 64, 3.35e12, 2e11),

@@ -13,7 +13,7 @@ except ModuleNotFoundError as error:
 
 from attnlib.book.plots.basics import mask_tables, soft_lookup, training_and_inference
 from attnlib.book.plots.caches import cache_growth, decode_reads, growing_cache
-from attnlib.book.plots.choices import two_prices
+from attnlib.book.plots.choices import serving, two_prices
 from attnlib.book.plots.conversion import errors_by_rank, healing, loss_by_cache, moves
 from attnlib.book.plots.heads import (
     by_head,
@@ -83,6 +83,7 @@ __all__ = [
     "recovery",
     "rooflines",
     "score_spread",
+    "serving",
     "soft_lookup",
     "softmax_gradients",
     "split_and_merge",

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
 from attnlib.book.appearance import appearance_of
 from attnlib.book.plots.style import styled, tint
@@ -43,3 +44,37 @@ def two_prices(
 def rounded(value: float) -> str:
     """Return a number as the label of a bar: without decimals from 20 on, with one below."""
     return f"{value:,.0f}" if value >= 20 else f"{value:.1f}"
+
+
+@styled
+def serving(speeds: Mapping[str, Mapping[int, float]]) -> Figure:
+    """Draw how fast each user is served against how many there are, one curve per variant.
+
+    A ring marks the last point of a curve, where no further user fits.
+
+    Args:
+        speeds: name of a variant to its curve: users to tokens per second for each of them.
+
+    Returns:
+        The figure; both axes are logarithmic.
+
+    Raises:
+        ValueError: if a name is not a registered variant's.
+    """
+    fig, ax = plt.subplots(figsize=(6.4, 3.4))
+    for name, curve in speeds.items():
+        look, users = appearance_of(name), sorted(curve)
+        speed = [curve[n] for n in users]
+        ax.plot(users, speed, color=look.color, marker=look.marker, markersize=5, label=name)
+        ax.plot(users[-1:], speed[-1:], "o", color=look.color, markersize=13, mfc="none")
+    ax.set(xscale="log", yscale="log", xlabel="users at once",
+           ylabel="tokens per second, each user")  # fmt: skip
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(LogLocator(base=2))
+        axis.set_major_formatter(lambda value, _: f"{value:,g}")
+        axis.set_minor_locator(NullLocator())
+    values = [speed for curve in speeds.values() for speed in curve.values()]
+    ax.set_ylim(min(values) / 1.4, max(values) * 1.4)
+    ax.grid(True)
+    fig.legend(loc="outside upper center", ncols=len(speeds))
+    return fig

@@ -10,11 +10,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from attnlib.bench.report import disturbance
 from attnlib.book.appearance import appearance_of
 from attnlib.book.plots.style import INK, styled
 
 if TYPE_CHECKING:
     from attnlib.bench import Row
+
+DISTURBED = "measured, but disturbed by something else: quartiles only"
 
 
 @styled
@@ -22,7 +25,8 @@ def step_times(rows: Sequence[Row]) -> Figure:
     """Draw times of a step against its context: lines are predicted floors, marks measured.
 
     One panel per variant, all with the same axes. Filled marks are attnlib's, open marks
-    transformers'. Vertical strokes span the quartiles.
+    transformers'. Vertical strokes span the quartiles. In a run that something disturbed there
+    are only strokes, which do not suggest an order.
 
     Args:
         rows: of one phase, from :mod:`attnlib.bench`. If any replays a CUDA graph, attnlib's
@@ -53,10 +57,12 @@ def step_times(rows: Sequence[Row]) -> Figure:
         ax.set_xlabel("context, tokens")
     for ax in axes[:, 0]:
         ax.set_ylabel("prefill, ms" if phases == ["prefill"] else "decode step, ms")
-    marks = [
-        Line2D([], [], color=INK, label="predicted floor"),
-        Line2D([], [], color=INK, marker="o", linestyle="none", label="attnlib"),
-    ]
+    floor = Line2D([], [], color=INK, label="predicted floor")
+    if disturbance(rows):
+        stroke = Line2D([], [], color=INK, marker="|", ls="none", ms=12, label=DISTURBED)
+        fig.legend(handles=[floor, stroke], loc="outside upper center", ncols=1)
+        return fig
+    marks = [floor, Line2D([], [], color=INK, marker="o", linestyle="none", label="attnlib")]
     if any(row.code == "transformers" for row in rows):
         marks.append(
             Line2D([], [], color=INK, marker="o", ls="none", mfc="none", label="transformers")
@@ -94,7 +100,7 @@ def draw_variant(ax: Axes, variant: str, rows: Sequence[Row]) -> None:
         ax.errorbar(
             [row.tokens for row in measured], [1000 * row.seconds for row in measured],
             yerr=[below, above], elinewidth=1, linestyle="none", color=look.color,
-            marker=look.marker, markerfacecolor=fill,
+            marker="none" if disturbance(rows) else look.marker, markerfacecolor=fill,
         )  # fmt: skip
     ax.set_xticks(contexts, [f"{tokens:,}" for tokens in contexts], fontsize=9)
     ax.set_xlim(contexts[0] / 1.5, contexts[-1] * 1.5)

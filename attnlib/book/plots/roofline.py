@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import matplotlib.pyplot as plt
@@ -22,11 +23,14 @@ class Roof(NamedTuple):
         flops_per_second: rate of the processor.
         work: label of a kind of work to its points: name of a variant to its arithmetic
             intensity in FLOPs per byte. Marks of the first kind are filled, of the second open.
+        weights: label of a kind of work to the intensity of its weights, which is the same in
+            all variants and gets one mark.
     """
 
     bytes_per_second: float
     flops_per_second: float
     work: Mapping[str, Mapping[str, float]]
+    weights: Mapping[str, float] = MappingProxyType({})
 
     @property
     def ridge(self) -> float:
@@ -60,12 +64,13 @@ def rooflines(roofs: Mapping[str, Roof]) -> Figure:
 
     Raises:
         ValueError: if there is no machine, a rate or an intensity is not above 0, there are
-            more than two kinds of work, or a point is not named after a registered variant.
+            more than two kinds of work, weights are of another kind, or a point is not named
+            after a registered variant.
     """
     check_roofs(roofs)
     work = [kind for roof in roofs.values() for kind in roof.work.items()]
     edges = [x for _, points in work for x in points.values()]
-    edges += [roof.ridge for roof in roofs.values()]
+    edges += [x for roof in roofs.values() for x in (roof.ridge, *roof.weights.values())]
     span = min(edges) / 2.5, max(edges) * 2.5
     low = 100 * min(roof.share(span[0]) for roof in roofs.values())
     fig, axes = plt.subplots(
@@ -81,6 +86,8 @@ def rooflines(roofs: Mapping[str, Roof]) -> Figure:
     names = list(dict.fromkeys(name for _, points in work for name in points))
     looks = [appearance_of(name) for name in names]
     handles = [mark(look.marker, look.color, filled=True, label=look.name) for look in looks]
+    if any(roof.weights for roof in roofs.values()):
+        handles.append(mark("s", INK, filled=True, label="weights"))
     handles += [mark("o", INK, filled=i == 0, label=kind) for i, kind in enumerate(kinds)]
     fig.legend(
         handles=handles, loc="outside upper center", ncols=len(handles), handletextpad=0.1,
@@ -140,7 +147,10 @@ def draw_roof(ax: Axes, roof: Roof, span: tuple[float, float], low: float) -> No
     ax.annotate(f" ridge: {ridge:,.0f}", (ridge, low * 0.62), **note)
     ax.annotate("waits for memory", (span[0] * 1.15, 130), **note)
     ax.annotate("waits for arithmetic", (span[1] / 1.15, 130), ha="right", **note)
-    for i, points in enumerate(roof.work.values()):
+    for i, (kind, points) in enumerate(roof.work.items()):
+        if kind in roof.weights:
+            at = roof.weights[kind], 100 * roof.share(roof.weights[kind])
+            ax.add_line(mark("s", INK, filled=i == 0, at=at, zorder=3 + i))
         for name, x in points.items():
             look, at = appearance_of(name), (x, 100 * roof.share(x))
             ax.add_line(mark(look.marker, look.color, filled=i == 0, at=at, zorder=3 + i))
@@ -170,6 +180,12 @@ def check_roofs(roofs: Mapping[str, Roof]) -> None:
         kinds = len(roof.work)
         if kinds > 2:
             raise ValueError(f"work of {title} must be of at most 2 kinds, got {kinds}")
+        for kind, x in roof.weights.items():
+            if kind not in roof.work or not x > 0:
+                raise ValueError(
+                    f"weights of {title} must be above 0 for kinds of work, got {x} for"
+                    f" {kind!r}"
+                )
         for kind, points in roof.work.items():
             for name, x in points.items():
                 if name not in appearances():

@@ -14,7 +14,7 @@ const SHAPES = {
   p: "M0 -7L6.7 -2.2L4.1 5.7H-4.1L-6.7 -2.2z",
 };
 const NEAR = 40; // pixels within which a pointer means a mark
-const TRAITS = ["x", "y", "context", "form", "family", "from_year", "to_year", "ridge", "shown"];
+const TRAITS = ["x", "y", "context", "queries", "form", "family", "from_year", "to_year", "ridge", "shown"];
 
 const BYTES = ["bytes", "KiB", "MiB", "GiB", "TiB", "PiB"];
 
@@ -61,20 +61,20 @@ function render({ model, el }) {
   const measures = {
     bytes: (entry) => cachedBy(entry).cache[data.contexts.indexOf(model.get("context"))] / model.get("context"),
     longest: (entry) => cachedBy(entry).longest,
-    intensity: (entry) => cachedBy(entry).intensity,
+    intensity: (entry) => cachedBy(entry).intensity[data.queries.indexOf(model.get("queries"))],
     params: (entry) => entry.params,
     year: (entry) => entry.year + lanes[entry.variant],
   };
   const domains = {};
   for (const name of Object.keys(measures)) domains[name] = domain(name);
 
-  /** The range of an axis, wide enough for all contexts and forms, so that it never moves. */
+  /** The range of an axis, wide enough for all contexts, query tokens and forms, so that it never moves. */
   function domain(name) {
     if (name === "year") return [data.years[0] - 0.5, data.years[data.years.length - 1] + 0.5];
     const all = data.models.flatMap((entry) => {
       const kinds = [entry, entry.naive].filter(Boolean);
       if (name === "bytes") return kinds.flatMap(({ cache }) => cache.map((bytes, i) => bytes / data.contexts[i]));
-      return name === "params" ? [entry.params] : kinds.map((kind) => kind[name]).filter(Boolean);
+      return name === "params" ? [entry.params] : kinds.flatMap((kind) => kind[name]).filter(Boolean);
     });
     if (name === "intensity" && machine) all.push(machine.intensity);
     return all.length ? [Math.min(...all) / 1.5, Math.max(...all) * 1.5] : [1, 2];
@@ -128,6 +128,7 @@ function render({ model, el }) {
     axisControl("x", "y", "across"),
     axisControl("y", "x", "up"),
     slider(model, "context", { label: "tokens kept", values: data.contexts, format: withCommas }),
+    slider(model, "queries", { label: "query tokens in a step", values: data.queries }),
     legend,
     h("div", { class: "years" }, year("from_year", "from"), year("to_year", "to")),
     dropdown(model, "family", { label: "family", options: [data.all, ...data.families].map((name) => [name, name]) }),
@@ -258,7 +259,8 @@ function render({ model, el }) {
 
   /** The text about a model, in parts. */
   function facts(entry) {
-    const { longest, intensity } = cachedBy(entry);
+    const { longest } = cachedBy(entry);
+    const intensity = measures.intensity(entry);
     const context = withCommas(model.get("context"));
     const each = AXES.bytes.write(measures.bytes(entry));
     const flops = `${intensity} FLOP${intensity === 1 ? "" : "s"}`;

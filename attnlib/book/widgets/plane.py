@@ -17,6 +17,7 @@ from attnlib.models import PAGES, Model
 from attnlib.variants import variant_of
 
 CONTEXTS = tuple(2**i for i in range(10, 18))  # tokens
+QUERIES = (1, 2, 3, 4)  # new tokens of one sequence in one step
 MAX_MODELS = 300  # more cannot be told apart on a page
 ALL = "all families"
 FORMS = {"absorbed": "latents, absorbed", "naive": "expanded keys and values"}
@@ -32,7 +33,8 @@ MEANING = (
     " length chosen, divided by its tokens; a layer with a window keeps no more than that."
     " FLOPs a cache byte: two for each multiply-add of the scores and the weighted sums, all"
     " heads and layers, for each byte of that cache that one decode step reads. Projections and"
-    " softmax are not in it, and neither context nor batch changes it."
+    " softmax are not in it, and neither context nor batch changes it. A step has several query"
+    " tokens per sequence when it checks tokens that were guessed: speculative decoding."
 )
 
 
@@ -66,6 +68,7 @@ class ModelPlane(Widget, file="plane"):
             ``"longest"``, ``"params"`` or ``"year"``.
         y: measure of the vertical axis at first, another one of them.
         context: length of the sequence at first, in tokens; cache bytes are divided by it.
+        queries: query tokens of one sequence in a step at first, 1 to 4.
         model: the model under the cursor at first; ``None`` means the first.
         machine: the processor whose ridge point is drawn; ``None`` means none.
 
@@ -73,6 +76,7 @@ class ModelPlane(Widget, file="plane"):
         x: measure of the horizontal axis; setting it to that of the vertical one swaps them.
         y: measure of the vertical axis.
         context: length of the sequence whose cache is divided by its tokens.
+        queries: query tokens of one sequence in a decode step.
         model: the model under the cursor.
         shown: names of the variants whose models are shown, in registry order.
         family: of the models shown, or ``"all families"``.
@@ -91,6 +95,7 @@ class ModelPlane(Widget, file="plane"):
     x = traitlets.Unicode().tag(sync=True, state=True)
     y = traitlets.Unicode().tag(sync=True, state=True)
     context = traitlets.Int().tag(sync=True, state=True)
+    queries = traitlets.Int().tag(sync=True, state=True)
     model = traitlets.Unicode().tag(sync=True, state=True)
     shown = traitlets.List(traitlets.Unicode()).tag(sync=True, state=True)
     family = traitlets.Unicode(ALL).tag(sync=True, state=True)
@@ -102,6 +107,7 @@ class ModelPlane(Widget, file="plane"):
     _x = one_of("x", lambda self: MEASURES)
     _y = one_of("y", lambda self: MEASURES)
     _context = one_of("context", lambda self: CONTEXTS)
+    _queries = one_of("queries", lambda self: QUERIES)
     _model = one_of("model", lambda self: [model["name"] for model in self.data["models"]])
     _family = one_of("family", lambda self: [ALL, *self.data["families"]])
     _from_year = one_of("from_year", lambda self: self.data["years"])
@@ -126,6 +132,7 @@ class ModelPlane(Widget, file="plane"):
         x: str = "bytes",
         y: str = "intensity",
         context: int = 8192,
+        queries: int = 1,
         model: str | None = None,
         machine: Machine | None = H100,
     ):
@@ -136,6 +143,7 @@ class ModelPlane(Widget, file="plane"):
         self.set_trait("x", x)
         self.set_trait("y", y)
         self.set_trait("context", context)
+        self.set_trait("queries", queries)
         self.set_trait("model", data["models"][0]["name"] if model is None else model)
         self.set_trait("shown", [variant["name"] for variant in data["variants"]])
         self.set_trait("from_year", data["years"][0])
@@ -167,7 +175,7 @@ class ModelPlane(Widget, file="plane"):
                 model["variant"],
                 model["sizes"],
                 f"{round(model['cache'][at] / self.context):,}",
-                f"{model['intensity']:g}",
+                f"{model['intensity'][QUERIES.index(self.queries)]:g}",
                 f"{model['max_context']:,}" if model["max_context"] else "not published",
                 f"{model['longest']:,}" if model["longest"] else "",
                 f"{model['params']:,}",
@@ -219,6 +227,7 @@ def plane_data(models: Mapping[str, Model], machine: Machine | None = H100) -> d
     kinds = "is an encoder: it keeps" if len(left_out) == 1 else "are encoders: they keep"
     return {
         "contexts": list(CONTEXTS),
+        "queries": list(QUERIES),
         "measures": MEASURES,
         "forms": FORMS,
         "meaning": MEANING,
@@ -270,15 +279,17 @@ def cached(model: Model, form: str) -> dict:
         form: of latent attention, as in :func:`attnlib.costs.decode_cost`.
 
     Returns:
-        ``cache``, ``longest`` and ``intensity``, as in :func:`entry`.
+        ``cache``, ``longest`` and ``intensity``, as in :func:`entry`; the last for each of
+        :data:`QUERIES`.
     """
     g, expanded = model.geometry, form == "naive"
     costs = [decode_cost(g, S, form=form) for S in CONTEXTS]
+    several = [decode_cost(g, CONTEXTS[-1], new_tokens=T, form=form) for T in QUERIES]
     longest = model.max_context and kv_cache_bytes(g, model.max_context, expanded=expanded)
     return {
         "cache": [cost.cache_bytes for cost in costs],
         "longest": longest,
-        "intensity": round(costs[0].core_intensity, 2),
+        "intensity": [round(cost.core_intensity, 2) for cost in several],
     }
 
 

@@ -42,7 +42,8 @@ class State(dict):
             return kv_cache_bytes(g, self["context"], expanded=naive) / self["context"]
         if name == "intensity":
             form = "naive" if naive else "absorbed"
-            return round(decode_cost(g, 5, form=form).core_intensity, 2)
+            cost = decode_cost(g, 2**17, new_tokens=self["queries"], form=form)
+            return round(cost.core_intensity, 2)
         if name == "longest":
             longest = model.max_context
             return longest and kv_cache_bytes(g, longest, expanded=naive)
@@ -74,6 +75,7 @@ class State(dict):
 def first_state(made) -> State:
     state = State(dict.fromkeys(VARIANTS, True))
     state.update(x=made.x, y=made.y, context=made.context, form=made.form, family=ALL)
+    state.update(queries=made.queries)
     state.update(from_year=made.from_year, to_year=made.to_year, ridge=made.ridge)
     return State(state, model=made.model)
 
@@ -237,6 +239,10 @@ def test_mouse_axes_context_and_what_mla_caches(show, computed, place, address):
     for i in (7, 0, 4):
         slide(context, i, 7)
         state["context"] = CONTEXTS[i]
+        assert_shows(widget, state)
+    for i in (3, 1):
+        slide(labelled(widget, "query tokens in a step"), i, 3)
+        state["queries"] = i + 1
         assert_shows(widget, state)
     for form, name in (
         ("naive", "expanded keys and values"),
