@@ -98,6 +98,8 @@ def counted(rows: Sequence[Row]) -> list[Row]:
 def disturbance(rows: Sequence[Row]) -> str | None:
     """Say what shows that something else was at work while rows were measured.
 
+    Only attnlib's rows are looked at: other code may take a different time at each call.
+
     Args:
         rows: of one call of :func:`~attnlib.bench.measure_decode` or
             :func:`~attnlib.bench.measure_prefill`.
@@ -105,7 +107,7 @@ def disturbance(rows: Sequence[Row]) -> str | None:
     Returns:
         The reason not to compare them; ``None`` if there is none.
     """
-    for row in rows:
+    for row in counted(rows):
         where = f"{row.variant}, {row.tokens:,} tokens"
         if row.interrupted > INTERRUPTED:
             return f"another program had the processor in {row.interrupted:.0%} of the calls"

@@ -1,5 +1,7 @@
 """Tables and orders of what the benchmark measured."""
 
+from dataclasses import replace
+
 import pytest
 
 from attnlib import bench
@@ -72,6 +74,7 @@ def test_a_disturbed_run_says_so_and_shows_no_order(reason):
     """Catches an order, or medians that suggest one, from a machine that was busy."""
     rows = [row("MHA", **DISTURBED[reason]), row("GQA", seconds=1.0, low=0.9, high=1.1)]
     assert bench.disturbance(rows) == reason
+    assert bench.disturbance([replace(row, code="transformers") for row in rows]) is None
     for text in (bench.orders(rows), bench.brief(rows), bench.summary(RATES, RATES, rows)):
         assert f"disturbed by something else: {reason}." in text
         assert "No order: close what else is running" in text
