@@ -125,8 +125,8 @@ def timed(
 
     Args:
         function: what to call.
-        device: as for :func:`timing`.
-        settle: the same.
+        device: "cpu", or "cuda", whose events are then the clock.
+        settle: whether a GPU finishes earlier work first; the time then includes launching.
 
     Returns:
         Seconds.
@@ -191,8 +191,9 @@ def machine_rates(
     Args:
         device: "cpu" or "cuda".
         dtype: of the numbers.
-        read_bytes: as for :class:`Probes`.
-        matmul_size: as for :class:`Probes`.
+        read_bytes: memory to read, in bytes; more than the caches hold. ``None`` means 512 MiB,
+            on a GPU 2 GiB.
+        matmul_size: rows and columns of the matrices; ``None`` means 1,024, on a GPU 8,192.
         repeats: how often to measure; the best counts.
 
     Returns:
