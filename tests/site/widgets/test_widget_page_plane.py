@@ -389,6 +389,10 @@ def test_keys_reach_every_control(show, computed, place, disk):
     keyboard.press("ArrowRight")
     state["context"] *= 2
     assert_shows(widget, state)
+    keyboard.press("Tab")
+    keyboard.press("ArrowRight")
+    state["queries"] += 1
+    assert_shows(widget, state)
     for variant in VARIANTS:
         keyboard.press("Tab")
         keyboard.press("Space")
