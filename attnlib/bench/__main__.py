@@ -11,7 +11,13 @@ from pathlib import Path
 import torch
 
 from attnlib.bench.arguments import OneLineParser, prepare_file, size, sizes
-from attnlib.bench.machine import check_device, machine_rates, provenance
+from attnlib.bench.machine import (
+    Rates,
+    check_device,
+    machine_rates,
+    provenance,
+    using_threads,
+)
 from attnlib.bench.measure import Row, geometries, measure_decode, measure_prefill
 from attnlib.bench.report import report, summary
 from attnlib.bench.stored import save_json
@@ -85,7 +91,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     probes = {"device": device, "dtype": dtype}
     if given.quick:  # small enough that a run takes seconds; the caches of a large CPU hold it
         probes |= {"read_bytes": 2**26, "matmul_size": 512}
-    rates = afterwards = machine_rates(**probes)
+
+    def rates_with(threads: int) -> Rates:
+        with using_threads(threads):
+            return machine_rates(**probes)
+
+    rates = afterwards = rates_with(max(given.threads))
     rows: list[Row] = []
     skipped: list[str] = []
     phases = {"decode": given.tokens, "prefill": given.prefill}
@@ -100,18 +111,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         shared = {
             "batch_size": batch_size, "dtype": dtype, "device": device, "threads": threads,
             "compare": compare, "progress": progress, "on_failure": on_failure,
-            "rates": rates if given.quick else None,
+            "rates": rates_with(threads) if given.quick else None,
         }  # fmt: skip
         if phase == "decode":
             rows += measure_decode(layers, [n], steps=given.steps, **shared)
         else:
             steps = max(1, given.steps // 3)
             rows += measure_prefill(layers, [n], steps=steps, parts=True, **shared)
+        afterwards = rates_with(max(given.threads))
         if given.json:
             save_json(given.json, report(origin, rates, afterwards, layers, rows, skipped))
-    afterwards = machine_rates(**probes)
-    if given.json:
-        save_json(given.json, report(origin, rates, afterwards, layers, rows, skipped))
     print(summary(rates, afterwards, rows))
     if given.json:
         progress(f"wrote {given.json}")

@@ -118,20 +118,17 @@ def timing(
     return Timing(seconds, busy)
 
 
-def timed(
-    function: Callable[[], object], device: torch.device | str, *, settle: bool = True
-) -> float:
+def timed(function: Callable[[], object], device: torch.device | str) -> float:
     """Return the seconds that one call takes, on the device's own clock.
 
     Args:
         function: what to call.
-        device: "cpu", or "cuda", whose events are then the clock.
-        settle: whether a GPU finishes earlier work first; the time then includes launching.
+        device: "cpu", or "cuda", which finishes earlier work first; launching counts.
 
     Returns:
         Seconds.
     """
-    return timing(function, device, settle=settle).seconds
+    return timing(function, device).seconds
 
 
 class Probes:
@@ -166,9 +163,8 @@ class Probes:
         on_gpu = torch.device(device).type == "cuda"
         read_bytes = check_size("read_bytes", read_bytes or (2**31 if on_gpu else 2**29))
         self.size = check_size("matmul_size", matmul_size or (8192 if on_gpu else 1024))
-        numbers = torch.ones(
-            -(-read_bytes // 8) * 8 // dtype.itemsize, dtype=dtype, device=device
-        )
+        count = -(-read_bytes // 8) * 8 // dtype.itemsize
+        numbers = torch.ones(count, dtype=dtype, device=device)
         words = numbers.view(torch.float32)  # the same memory; some dtypes are slow to add
         reads = (numbers.sum, words.sum, lambda: torch.dot(words, words), words.max)
         first = [min(timed(call, device) for _ in range(2)) for call in reads]
@@ -204,11 +200,11 @@ def machine_rates(
     """
     probes = Probes(device, dtype, read_bytes, matmul_size)
     repeats = check_size("repeats", repeats)
+    reading = min(timed(probes.read, device) for _ in range(repeats))
+    multiplying = min(timed(probes.multiply, device) for _ in range(repeats))
     return Rates(
-        bytes_per_second=probes.n_bytes
-        / min(timed(probes.read, device) for _ in range(repeats)),
-        flops_per_second=probes.flops
-        / min(timed(probes.multiply, device) for _ in range(repeats)),
+        bytes_per_second=probes.n_bytes / reading,
+        flops_per_second=probes.flops / multiplying,
         device=str(device),
         dtype=str(dtype).removeprefix("torch."),
         threads=torch.get_num_threads(),

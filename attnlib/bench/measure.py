@@ -403,14 +403,20 @@ def measure(plan: Plan, tokens: Sequence[int], makers: Mapping[str, Maker]) -> l
     }
     rows = []
     with using_threads(plan.threads):
+        # First, so that their memory is there when a cache takes what is left.
+        probes = None if plan.rates else Probes(plan.device, plan.dtype)
         for n in tokens:
-            rows += measure_length(plan, n, layers, makers)
+            rows += measure_length(plan, n, layers, makers, probes)
             free_memory(plan.device)
     return rows
 
 
 def measure_length(
-    plan: Plan, tokens: int, layers: Mapping[str, nn.Module], makers: Mapping[str, Maker]
+    plan: Plan,
+    tokens: int,
+    layers: Mapping[str, nn.Module],
+    makers: Mapping[str, Maker],
+    probes: Probes | None,
 ) -> list[Row]:
     """Measure all candidates of one length; their memory is free afterwards.
 
@@ -419,6 +425,7 @@ def measure_length(
         tokens: context length, or length of the prompt.
         layers: by variant.
         makers: by code.
+        probes: of the machine's rates; ``None`` if the rates are given.
 
     Returns:
         A row for each candidate that did not fail.
@@ -429,12 +436,10 @@ def measure_length(
             made = plan.attempt(tokens, f"{name}, {code}", partial(make, name, layer, tokens))
             candidates += made or []
     candidates.sort(key=lambda candidate: list(layers).index(candidate.variant))
-    rates = () if plan.rates else probe_candidates(Probes(plan.device, plan.dtype))
-    left = take_turns(plan, tokens, [*rates, *candidates])
-    pace = pace_of(plan.rates, rates)
-    return [
-        row_of(plan, tokens, candidate, pace) for candidate in left if candidate not in rates
-    ]
+    jobs = () if probes is None else probe_candidates(probes)
+    left = take_turns(plan, tokens, [*jobs, *candidates])
+    pace = pace_of(plan.rates, jobs)
+    return [row_of(plan, tokens, one, pace) for one in left if one.code != "rates"]
 
 
 def take_turns(plan: Plan, tokens: int, candidates: Sequence[Candidate]) -> list[Candidate]:

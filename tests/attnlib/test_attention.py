@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 from helpers import D_MODEL, H_KV, B, D, G, H, T, close
 
-from attnlib import attention, causal_mask, fused_attention, merge_heads, split_heads
+from attnlib import attention, bench, causal_mask, fused_attention, merge_heads, split_heads
+from attnlib.core import attend
 
 S, D_V = 11, 9  # keys of another sequence, and values wider than keys
 
@@ -88,13 +89,13 @@ def test_causal_flag_equals_causal_mask(n_kv_heads):
     close(fused_attention(q, k, v, causal=True), expected)
 
 
-@pytest.mark.parametrize("attend", [lambda *x, **o: attention(*x, **o)[0], fused_attention])
-def test_scale_replaces_the_default(attend):
+@pytest.mark.parametrize("way", [lambda *x, **o: attention(*x, **o)[0], fused_attention])
+def test_scale_replaces_the_default(way):
     """Catches a scale that is ignored, applied twice, or taken from a padded width."""
     q, k, v = qkv(n_kv_heads=H)
     expected = F.scaled_dot_product_attention(q, k, v, scale=0.3)
-    close(attend(q, k, v, scale=0.3), expected)
-    close(attend(q, k, v, scale=D**-0.5), attend(q, k, v))
+    close(way(q, k, v, scale=0.3), expected)
+    close(way(q, k, v, scale=D**-0.5), way(q, k, v))
 
 
 def test_cross_attention_mixes_another_sequence():
@@ -195,3 +196,18 @@ def test_sizes_are_all_different():
     """Catches an edit of the sizes that would let swapped axes cancel."""
     sizes = (B, T, H, H_KV, G, D, D_MODEL, H * D, S, D_V)
     assert len(set(sizes)) == len(sizes)
+
+
+@pytest.mark.parametrize(("threads", "H_kv", "ran"), [
+    (1, 2, "flash_attention_for_cpu"),  # 8 queries per KV head fill the fused kernel's tile
+    (1, 4, "none"),
+    (2, 2, "none"),  # where it would split one sequence over threads that wait for each other
+])  # fmt: skip
+def test_a_decode_step_takes_the_faster_kernel_and_equals_the_reference(threads, H_kv, ran):
+    """Catches a rule that is turned round, and a kernel that gives something else."""
+    q, k, v = torch.randn(2, 16, 1, 6), torch.randn(2, H_kv, 9, 6), torch.randn(2, H_kv, 9, 5)
+    at = torch.arange(9)
+    with bench.using_threads(threads):
+        assert bench.sdpa_backend(lambda: attend(q, k, v, at[-1:], at)) == ran
+        out, _ = attend(q, k, v, at[-1:], at)
+    torch.testing.assert_close(out, attention(q, k, v)[0])

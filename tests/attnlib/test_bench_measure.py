@@ -147,13 +147,10 @@ def test_rates_are_measured_in_the_same_rounds_if_none_are_given(monkeypatch):
 
 def test_threads_are_as_asked_and_as_before_afterwards():
     """Catches a page that leaves the reader's session on one thread."""
-    torch.set_num_threads(2)
-    try:
+    with bench.using_threads(2):
         assert {row.threads for row in rows_of(tokens=[5])} == {1}
         assert {row.threads for row in rows_of(tokens=[5], threads=None)} == {2}
         assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(1)
 
 
 def test_a_failure_leaves_the_other_measurements(monkeypatch):
