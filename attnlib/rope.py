@@ -2,87 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from attnlib.checks import check_even, check_positions, check_size
-
-
-@dataclass(frozen=True)
-class NtkScaling:
-    """NTK-aware scaling: a larger base, whatever the length.
-
-    Source: the rule base' = base * s^(d / (d - 2)) as given in Peng et al. 2023, arXiv
-    2309.00071, section 3.1. The slowest pair is slowed by exactly ``factor``, the fastest is
-    left alone.
-
-    Args:
-        factor: s, how many times longer the context shall be; at least 1.
-
-    Raises:
-        ValueError: if ``factor`` is below 1.
-    """
-
-    factor: float
-
-    def __post_init__(self) -> None:
-        """Check the factor."""
-        if not self.factor >= 1:
-            raise ValueError(f"factor must be at least 1, got {self.factor}")
-
-    def scaled_base(self, base: float, dim: int, length: int) -> float:
-        """Return the base to use in place of ``base``.
-
-        Args:
-            base: the base the model was trained with.
-            dim: width that is rotated, at least 4.
-            length: tokens in the sequence; not used by this rule.
-
-        Returns:
-            The scaled base.
-        """
-        return float(base * self.factor ** (dim / (dim - 2)))
-
-
-@dataclass(frozen=True)
-class DynamicNtkScaling:
-    """Dynamic NTK scaling: the base grows once a sequence outgrows the trained length.
-
-    Source: ``_compute_dynamic_ntk_parameters`` in Hugging Face transformers,
-    ``modeling_rope_utils.py``.
-
-    Args:
-        factor: how strongly the base grows; at least 1.
-        original_length: tokens the model was trained on; up to there nothing changes.
-
-    Raises:
-        ValueError: if ``factor`` or ``original_length`` is below 1.
-    """
-
-    factor: float
-    original_length: int
-
-    def __post_init__(self) -> None:
-        """Check the factor and the length."""
-        if not self.factor >= 1:
-            raise ValueError(f"factor must be at least 1, got {self.factor}")
-        check_size("original_length", self.original_length)
-
-    def scaled_base(self, base: float, dim: int, length: int) -> float:
-        """Return the base to use in place of ``base``.
-
-        Args:
-            base: the base the model was trained with.
-            dim: width that is rotated, at least 4.
-            length: tokens in the sequence.
-
-        Returns:
-            The scaled base.
-        """
-        stretch = max(length, self.original_length) / self.original_length
-        return float(base * (self.factor * stretch - (self.factor - 1)) ** (dim / (dim - 2)))
+from attnlib.rope_scaling import RopeScaling
 
 
 def rope_angles(
@@ -90,7 +17,7 @@ def rope_angles(
     dim: int,
     *,
     base: float = 10000.0,
-    scaling: NtkScaling | DynamicNtkScaling | None = None,
+    scaling: RopeScaling | None = None,
     length: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Cosine and sine of the angle by which each pair of each position is turned.
@@ -110,39 +37,47 @@ def rope_angles(
 
     Returns:
         ``(cos, sin)``, each of shape ``(T, dim / 2)`` or ``(B, T, dim / 2)``, float32, on the
-        device of ``positions``.
+        device of ``positions``; multiplied by the scaling's ``rotation_factor``.
 
     Raises:
         ValueError: if ``dim`` is odd or too small, ``base`` is not above 1, or the positions
             are not integers of one or two dimensions.
     """
     check_positions("positions", positions)
-    check_even("dim", dim)
-    if not base > 1:
-        raise ValueError(f"base must be above 1, got {base}")
-    if scaling is not None:
-        check_size("dim", dim, least=4)  # the rule divides by dim - 2
-        length = int(positions.max()) + 1 if length is None else length
-        base = scaling.scaled_base(base, dim, length)
-    return pair_angles(positions, dim, base)
+    rope = Rope(base, scaling=scaling)
+    rope.check_width("dim", dim)
+    if length is None:
+        length = 0 if scaling is None else int(positions.max()) + 1
+    return rope.angles(positions, dim, length)
 
 
-def pair_angles(positions: Tensor, dim: int, base: float) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of each pair's angle; the arguments are not checked.
+def pair_speeds(dim: int, base: float, device: torch.device | None = None) -> Tensor:
+    """Speed of each pair, base^(-2i / dim) radians per token; the arguments are not checked.
+
+    Args:
+        dim: width that is rotated, even.
+        base: above 1.
+        device: where the result is; ``None`` means the CPU.
+
+    Returns:
+        Shape ``(dim / 2,)``, float64, or float32 on Apple's GPUs, which have no float64.
+    """
+    exact = torch.float32 if device is not None and device.type == "mps" else torch.float64
+    pair = torch.arange(0, dim, 2, device=device).to(exact)  # (dim / 2,): 0, 2, 4, ...
+    return base ** (-pair / dim)  # (dim / 2,), radians per token
+
+
+def pair_angles(positions: Tensor, speeds: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosine and sine of each pair's angle, position times speed.
 
     Args:
         positions: shape ``(T,)`` or ``(B, T)``, int64, in tokens.
-        dim: width that is rotated, even.
-        base: above 1.
+        speeds: shape ``(dim / 2,)``, in radians per token.
 
     Returns:
         ``(cos, sin)``, each of shape ``(T, dim / 2)`` or ``(B, T, dim / 2)``, float32.
     """
-    on_mps = positions.device.type == "mps"  # Apple's GPUs have no float64
-    exact = torch.float32 if on_mps else torch.float64
-    pair = torch.arange(0, dim, 2, device=positions.device)  # (dim / 2,)
-    speed = base ** (-pair.to(exact) / dim)  # (dim / 2,), radians per token
-    angles = positions[..., None].to(exact) * speed  # (T, dim / 2), radians
+    angles = positions[..., None].to(speeds.dtype) * speeds  # (T, dim / 2), radians
     return angles.cos().float(), angles.sin().float()
 
 
@@ -209,23 +144,29 @@ class Rope:
     Args:
         base: the larger, the slower the last pairs turn.
         interleaved: pair (x[2i], x[2i + 1]) instead of (x[i], x[i + D/2]).
-        scaling: :class:`NtkScaling`, :class:`DynamicNtkScaling` or ``None``.
+        scaling: one of the rules of :mod:`attnlib.rope_scaling`, or ``None``.
+        rotary_dim: how many numbers of each head are rotated, from its first; ``None`` means
+            all. Pythia and GLM-4.5 rotate a part.
 
     Raises:
-        ValueError: if ``base`` is not above 1 or ``scaling`` is of another kind.
+        ValueError: if ``base`` is not above 1, ``scaling`` is of another kind or ``rotary_dim``
+            is odd or too small.
     """
 
     base: float = 10000.0
     interleaved: bool = False
-    scaling: NtkScaling | DynamicNtkScaling | None = None
+    scaling: RopeScaling | None = None
+    rotary_dim: int | None = None
 
     def __post_init__(self) -> None:
-        """Check the base and the kind of scaling."""
+        """Check each setting."""
         if not self.base > 1:
             raise ValueError(f"base must be above 1, got {self.base}")
-        if not isinstance(self.scaling, NtkScaling | DynamicNtkScaling | None):
-            kinds = "NtkScaling, DynamicNtkScaling or None"
+        if not isinstance(self.scaling, RopeScaling | None):
+            kinds = "a rule such as NtkScaling or None"
             raise ValueError(f"scaling must be {kinds}, got {self.scaling!r}")
+        if self.rotary_dim is not None:
+            self.check_width("rotary_dim", self.rotary_dim)
 
     def check_width(self, name: str, width: int) -> int:
         """Check that a width can be rotated.
@@ -238,11 +179,32 @@ class Rope:
             ``width``, unchanged.
 
         Raises:
-            ValueError: if it is odd, or less than 4 with scaling, whose rule divides by
-                ``width - 2``.
+            ValueError: if it is odd, below ``rotary_dim``, or less than 4 with scaling, which
+                needs two pairs.
         """
         check_size(name, width, least=2 if self.scaling is None else 4)
+        least = self.rotary_dim
+        if least is not None and width < least:
+            raise ValueError(f"{name} must be at least rotary_dim={least}, got {width}")
         return check_even(name, width)
+
+    def angles(self, positions: Tensor, dim: int, length: int) -> tuple[Tensor, Tensor]:
+        """Cosine and sine of each pair's angle; the arguments are not checked.
+
+        Args:
+            positions: shape ``(T,)`` or ``(B, T)``, int64, in tokens.
+            dim: width that is rotated, even.
+            length: tokens in the whole sequence, for scaling that depends on it.
+
+        Returns:
+            ``(cos, sin)``, as from :func:`rope_angles`.
+        """
+        speeds = pair_speeds(dim, self.base, positions.device)  # (dim / 2,)
+        if self.scaling is None:
+            return pair_angles(positions, speeds)
+        speeds = self.scaling.scale_speeds(speeds, base=self.base, length=length)
+        cos, sin = pair_angles(positions, speeds)  # (T, dim / 2) each
+        return cos * self.scaling.rotation_factor, sin * self.scaling.rotation_factor
 
     def rotate(self, *tensors: Tensor, start: int = 0, length: int,
                positions: Tensor | None = None) -> tuple[Tensor, ...]:  # fmt: skip
@@ -262,10 +224,24 @@ class Rope:
         T, D = tensors[0].shape[-2:]
         if positions is None:
             positions = torch.arange(start, start + T, device=tensors[0].device)  # (T,)
-        base = self.base
-        if self.scaling is not None:
-            base = self.scaling.scaled_base(base, D, length)
-        cos, sin = pair_angles(positions, D, base)  # (T, D / 2) each
+        dim = D if self.rotary_dim is None else self.rotary_dim
+        cos, sin = self.angles(positions, dim, length)  # (T, dim / 2) each
         if positions.ndim == 2:  # each sequence has its own angles, which its heads share
-            cos, sin = cos[:, None], sin[:, None]  # (B, 1, T, D / 2)
-        return tuple(turn_pairs(x, cos, sin, self.interleaved) for x in tensors)
+            cos, sin = cos[:, None], sin[:, None]  # (B, 1, T, dim / 2)
+        if dim == D:
+            return tuple(turn_pairs(x, cos, sin, self.interleaved) for x in tensors)
+        turned = [turn_pairs(x[..., :dim], cos, sin, self.interleaved) for x in tensors]
+        rest = [x[..., dim:] for x in tensors]  # (..., T, D - dim) each
+        return tuple(torch.cat(parts, dim=-1) for parts in zip(turned, rest, strict=True))
+
+    def softmax_scale(self, width: int) -> float:
+        """Factor on the scores of a layer that rotates only a part of each head.
+
+        Args:
+            width: of one head's query and key, rotated or not.
+
+        Returns:
+            1 / sqrt(width), times the ``score_factor`` of scaling.
+        """
+        factor = 1.0 if self.scaling is None else self.scaling.score_factor
+        return factor / math.sqrt(width)

@@ -23,10 +23,10 @@ class MultiHeadLatentAttention(nn.Module):
     (``qk_rope_head_dim`` numbers) are all that is cached.
 
     Source: DeepSeek-V2, arXiv 2405.04434, section 2.1, equations 9 to 19. Parameters are named
-    as in Hugging Face's DeepSeek-V3, whose layout is ``rope=Rope(interleaved=True)``. The
-    published checkpoints of DeepSeek also scale positions by YaRN and the softmax by a factor
-    that goes with it, which this layer leaves out. ``forward`` and ``new_cache`` are those of
-    :class:`~attnlib.contract.AttentionLayer`; ``forward`` has one option more.
+    as in Hugging Face's DeepSeek-V3. Its published positions are
+    ``Rope(interleaved=True, scaling=YarnScaling(40, 4096, mscale_all_dim=1.0))``. ``forward``
+    and ``new_cache`` are those of :class:`~attnlib.contract.AttentionLayer`; ``forward`` has
+    one option more.
 
     Args:
         d_model: width of the residual stream.
@@ -54,6 +54,7 @@ class MultiHeadLatentAttention(nn.Module):
         self.kv_lora_rank, self.q_lora_rank, self.rope = kv_lora_rank, q_lora_rank, rope
         self.qk_nope_head_dim, self.qk_rope_head_dim = qk_nope_head_dim, qk_rope_head_dim
         self.qk_head_dim, self.v_head_dim = qk_nope_head_dim + qk_rope_head_dim, v_head_dim
+        self.scale = rope.softmax_scale(self.qk_head_dim)  # of a head's width, not the latent's
         if q_lora_rank is None:
             self.q_proj = Linear(d_model, n_heads * self.qk_head_dim, bias=False)
         else:
@@ -165,7 +166,7 @@ class MultiHeadLatentAttention(nn.Module):
         q = torch.cat([q_nope, q_rope], dim=-1)  # (B, H, T, nope + rope)
         k = torch.cat([k_nope, k_rope], dim=-1)  # (B, H, S, nope + rope)
         return attend(q, k, v, q_positions, k_positions, causal=causal, key_mask=key_mask,
-                      return_weights=return_weights)  # fmt: skip
+                      scale=self.scale, return_weights=return_weights)  # fmt: skip
 
     def attend_absorbed(self, q_nope: Tensor, q_rope: Tensor, entries: Tensor,
                         q_positions: Tensor, k_positions: Tensor, *, causal: bool = True,
@@ -197,10 +198,9 @@ class MultiHeadLatentAttention(nn.Module):
         w_uk, w_uv = per_head.split([self.qk_nope_head_dim, self.v_head_dim], dim=1)
         q_latent = torch.einsum("bhtn,hnc->bhtc", q_nope, w_uk)  # (B, H, T, d_c)
         q = torch.cat([q_latent, q_rope], dim=-1)  # (B, H, T, d_c + d_h^R)
-        kv = entries[:, None]  # (B, 1, S, d_c + d_h^R), one key/value head
-        scale = self.qk_head_dim**-0.5  # of the head's own width, not of the latent's
+        kv = entries[:, None]  # (B, 1, S, d_c + d_h^R), one KV head
         out, weights = attend(q, kv, kv, q_positions, k_positions, causal=causal,
-                              key_mask=key_mask, scale=scale,
+                              key_mask=key_mask, scale=self.scale,
                               return_weights=return_weights)  # fmt: skip
         latent = out[..., :d_c]  # (B, H, T, d_c), the values were rows: cut them to the latent
         return torch.einsum("bhtc,hvc->bhtv", latent, w_uv), weights  # (B, H, T, v)

@@ -6,7 +6,17 @@ import pytest
 import torch
 from helpers import B, H, T, close
 
-from attnlib import DynamicNtkScaling, NtkScaling, Rope, apply_rope, rope_angles
+from attnlib import (
+    DynamicNtkScaling,
+    LinearScaling,
+    Llama3Scaling,
+    LongRopeScaling,
+    NtkScaling,
+    Rope,
+    YarnScaling,
+    apply_rope,
+    rope_angles,
+)
 
 D = 8
 PAIRINGS = pytest.mark.parametrize("interleaved", [False, True])
@@ -181,3 +191,68 @@ def test_dynamic_scaling_takes_the_length_from_the_last_position():
     )
     shorter, _ = rope_angles(positions, D, scaling=scaling, length=31)
     assert not torch.equal(rope_angles(positions, D, scaling=scaling)[0], shorter)
+
+
+def test_linear_scaling_slows_all_pairs_alike():
+    """Catches scaled positions that miss a pair, or a factor applied the wrong way round."""
+    close(speeds() / speeds(scaling=LinearScaling(4.0)), torch.full((4,), 4.0).double(), 1e-6)
+
+
+def slowing(scaling, *, base=10_000.0, dim=128):
+    """By which factor each pair gets slower."""
+    return speeds(base=base, dim=dim) / speeds(base=base, dim=dim, scaling=scaling)
+
+
+def test_llama3_scaling_goes_by_the_turns_in_training():
+    """Catches high and low exchanged, and wavelengths where turns are meant."""
+    turns = 8192 / (2 * math.pi * 500_000.0 ** (torch.arange(0, 128, 2).double() / 128))
+    slowed = slowing(Llama3Scaling(8.0, 8192), base=500_000.0)
+    assert (turns > 4).sum() == (turns < 1).sum() == 29  # 6 pairs lie between
+    close(slowed[turns > 4], torch.ones(29).double(), 1e-5)
+    close(slowed[turns < 1], torch.full((29,), 8.0).double(), 1e-5)
+    between = slowed[(turns > 1) & (turns < 4)]
+    assert (between.diff() > 0).all() and between[0] > 1 and between[-1] < 8
+
+
+def test_yarn_scaling_leaves_fast_pairs_and_slows_slow_ones():
+    """Catches beta_fast and beta_slow exchanged: for DeepSeek-V3's 32 pairs."""
+    slowed = slowing(YarnScaling(40.0, 4096), dim=64)
+    assert slowed[:11].tolist() == pytest.approx([1.0] * 11, rel=1e-5)
+    assert slowed[23:].tolist() == pytest.approx([40.0] * 9, rel=1e-5)
+    assert (slowed[10:24].diff() > 0).all()
+
+
+def test_yarn_sharpens_the_softmax_once():
+    """Catches a factor on rotated numbers and on scores, where one of them is meant."""
+    m = 0.1 * math.log(40) + 1
+    paper, deepseek = YarnScaling(40.0, 4096), YarnScaling(40.0, 4096, mscale_all_dim=1.0)
+    assert (paper.rotation_factor, paper.score_factor) == (pytest.approx(m), 1.0)
+    assert (deepseek.rotation_factor, deepseek.score_factor) == (1.0, pytest.approx(m * m))
+    x = torch.randn(B, H, T, D, dtype=torch.float64)
+    for scaling in (paper, deepseek):
+        (turned,) = Rope(scaling=scaling).rotate(x, length=T)
+        longer = turned.norm(dim=-1) / x.norm(dim=-1)  # (B, H, T)
+        close(longer, torch.full_like(longer, scaling.rotation_factor), tolerance=1e-6)
+        scale = Rope(scaling=scaling).softmax_scale(192)
+        assert scale == pytest.approx(scaling.score_factor / math.sqrt(192))
+    assert Rope().softmax_scale(16) == 0.25
+
+
+@pytest.mark.parametrize(("length", "expected"), [(16, [1.0, 1, 2, 2]), (17, [1.0, 2, 3, 5])])
+def test_longrope_chooses_its_factors_by_the_length(length, expected):
+    """Catches the two lists exchanged, and an off-by-one at the original length."""
+    scaling = LongRopeScaling(4.0, 16, (1.0, 1.0, 2.0, 2.0), (1.0, 2.0, 3.0, 5.0))
+    slowed = speeds() / speeds(scaling=scaling, length=length)
+    close(slowed, torch.tensor(expected).double(), tolerance=1e-5)
+    assert scaling.rotation_factor == pytest.approx(math.sqrt(1.5))  # 1 + ln 4 / ln 16
+
+
+@PAIRINGS
+def test_a_part_of_a_head_is_rotated_as_a_narrower_head(interleaved):
+    """Catches speeds of the whole width, and numbers beyond the part that move."""
+    x = torch.randn(B, H, T, D, dtype=torch.float64)
+    (turned,) = Rope(interleaved=interleaved, rotary_dim=4).rotate(x, start=9, length=9 + T)
+    (narrow,) = Rope(interleaved=interleaved).rotate(x[..., :4], start=9, length=9 + T)
+    assert torch.equal(turned, torch.cat([narrow, x[..., 4:]], dim=-1))
+    (whole,) = Rope(rotary_dim=D).rotate(x, length=T)
+    assert torch.equal(whole, Rope().rotate(x, length=T)[0])
