@@ -32,6 +32,7 @@ from attnlib.testing.checks import (
     permutation,
     reach,
     rows_sum_to_one,
+    rows_without_keys,
     scale,
 )
 from attnlib.testing.probes import (
@@ -106,6 +107,7 @@ __all__ = [
     "prepared",
     "reach",
     "rows_sum_to_one",
+    "rows_without_keys",
     "scale",
     "window_of",
 ]

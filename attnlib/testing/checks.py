@@ -31,6 +31,7 @@ from attnlib.testing.probes import (
     in_steps,
     influence,
     key_width_of,
+    left_padded,
     likely_scale,
     n_heads_of,
     n_kv_heads_of,
@@ -43,6 +44,7 @@ from attnlib.testing.probes import (
     stored_bytes,
     weights_of,
     window_of,
+    with_another_token,
     without_kv_head,
 )
 from attnlib.testing.report import (
@@ -256,7 +258,7 @@ def reach(layer: nn.Module, reference: nn.Module | None = None) -> str:
 
 @check("permutation")
 def permutation(layer: nn.Module, reference: nn.Module | None = None) -> str:
-    """Without positions order is nothing to attention; with RoPE it has to be something.
+    """Without positions the order of tokens makes no difference; with RoPE it has to.
 
     A window is a position too, so in a layer that has one, only the tokens that the last query
     sees are put into another order.
@@ -331,8 +333,8 @@ def cached_equals_uncached(layer: nn.Module, reference: nn.Module | None = None)
     off = differences[wrong[0]]
     first = next(t for t in range(TOKENS) if off[t] >= TOLERANCE)
     hint = (
-        "if outputs leak without a cache, repair that first. Then: query t of a call stands"
-        " behind the cached tokens, so its mask and its rotation go by its position in the"
+        "if outputs leak without a cache, repair that first. Then: query t of a call comes"
+        " after the cached tokens, so its mask and its rotation go by its position in the"
         " sequence, not in the call. Or what is stored is not what is read."
     )
     if window < TOKENS:
@@ -349,7 +351,7 @@ def cached_equals_uncached(layer: nn.Module, reference: nn.Module | None = None)
 
 @check("head grouping")
 def head_grouping(layer: nn.Module, reference: nn.Module | None = None) -> str:
-    """Without one key/value head, exactly the G query heads change that share it."""
+    """Without one KV head, exactly the G query heads change that share it."""
     layer = prepared(layer)
     n_heads, n_kv_heads = n_heads_of(layer), n_kv_heads_of(layer)
     x, group = hidden(layer), n_heads // n_kv_heads
@@ -406,8 +408,7 @@ def padding(layer: nn.Module, reference: nn.Module | None = None) -> str:
     """A padded sequence gives the outputs that it gives alone."""
     layer = prepared(layer)
     needs(layer, "key_mask")
-    x, pads = hidden(layer), [0, 1, 2, 3, 5]
-    real = torch.arange(TOKENS)[None] >= torch.tensor(pads)[:, None]  # (B, T)
+    x, (pads, real) = hidden(layer), left_padded()
     out = output(layer, x, key_mask=real, finite=False)  # rows of padding may be NaN
     alone = [output(layer, x[b : b + 1, n:]) for b, n in enumerate(pads)]
     off = [(out[b, n:] - alone[b][0]).abs().max().item() for b, n in enumerate(pads)]
@@ -419,6 +420,44 @@ def padding(layer: nn.Module, reference: nn.Module | None = None) -> str:
         "the padding mask is not used, is inverted (here True = may attend), or hides queries"
         " instead of keys.",
     )
+
+
+@check("rows without keys")
+def rows_without_keys(layer: nn.Module, reference: nn.Module | None = None) -> str:
+    """A query that sees no key gets a finite output that no other token moves.
+
+    With padding on the left, the queries of the padding see only padding. Their outputs go to
+    the next layer, and there NaN reaches every token, because 0 times NaN is NaN. So the layer
+    is also called a second time, with its own outputs.
+    """
+    layer = prepared(layer)
+    needs(layer, "key_mask")
+    x, (_, real) = hidden(layer), left_padded()  # real: (B, T), False = its query sees no key
+    out = output(layer, x, key_mask=real, finite=False)
+    second = output(layer, out, key_mask=real, finite=False)
+    lost, lost_later = (~y.isfinite().all(dim=-1) for y in (out, second))  # (B, T) each
+    if lost.any() or lost_later.any():
+        raise BrokenError(
+            f"outputs of {lost[~real].sum()} of {(~real).sum()} queries without keys are NaN or"
+            f" infinite; after a second layer, those of {lost_later[real].sum()} of"
+            f" {real.sum()} real tokens too",
+            "a softmax over hidden keys alone is 0 / 0. Make its weights 0, for instance with"
+            " nan_to_num(0.0) after the softmax.",
+        )
+    for s in range(TOKENS):
+        off = output(layer, with_another_token(x, s), key_mask=real) - out
+        moved = off.abs().amax(dim=-1).masked_fill(real, 0.0)  # (B, T)
+        moved[:, s] = 0.0  # a layer may add something of the token itself
+        if moved.max() > TOLERANCE:
+            b, t = divmod(int(moved.argmax()), TOKENS)
+            raise BrokenError(
+                f"the query of token {t} sees no key, and its output moved by"
+                f" {moved[b, t]:.2g} when token {s} was changed",
+                "if *padding* fails too, repair that first. Else keys were hidden by a large"
+                " negative number: if all keys of a query have it, the softmax spreads evenly"
+                " over them. Use minus infinity, and weights of 0 where a query sees no key.",
+            )
+    return f"{(~real).sum()} queries that see no key, and the tokens of a second layer"
 
 
 @check("batch = its rows")

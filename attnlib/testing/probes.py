@@ -224,10 +224,22 @@ def influence(layer: nn.Module) -> Tensor:
     x, moved = hidden(layer), []
     before = output(layer, x)
     for s in range(TOKENS):
-        other = x.clone()
-        other[:, s] += 1.0 + 0.5 * other[:, s].roll(1, dims=-1)
-        moved.append((output(layer, other) - before).abs().amax(dim=(0, 2)))  # (T,)
+        off = output(layer, with_another_token(x, s)) - before
+        moved.append(off.abs().amax(dim=(0, 2)))  # (T,)
     return torch.stack(moved)
+
+
+def with_another_token(x: Tensor, s: int) -> Tensor:
+    """A copy of hidden states (B, T, d_model) in which each sequence has another token s."""
+    other = x.clone()
+    other[:, s] += 1.0 + 0.5 * other[:, s].roll(1, dims=-1)
+    return other
+
+
+def left_padded() -> tuple[list[int], Tensor]:
+    """Padding tokens of each sequence of a batch, and its key mask: (B, T), True = real."""
+    pads = [0, 1, 2, 3, 5]
+    return pads, torch.arange(TOKENS)[None] >= torch.tensor(pads)[:, None]
 
 
 def in_steps(layer: nn.Module, x: Tensor, sizes: list[int]) -> Tensor:

@@ -308,8 +308,29 @@ class FunctionLayer(nn.Module):
 
 def right(q, k, v, mask):
     """Right attention; each wrong one below differs in one thing."""
+    out, weights = unguarded(q, k, v, mask)
+    return out.nan_to_num(0.0), weights.nan_to_num(0.0)
+
+
+def unguarded(q, k, v, mask):
+    """Attention that gives NaN where a query sees no key."""
+    return filled(q, k, v, mask, -torch.inf)
+
+
+def evenly(q, k, v, mask):
+    """Attention that spreads over hidden keys where a query sees no key."""
+    return filled(q, k, v, mask, -1e9)
+
+
+def on_itself(q, k, v, mask):
+    """Attention in which a query that sees no key sees its own."""
+    own = torch.eye(q.shape[2], dtype=torch.bool)
+    return right(q, k, v, mask | (own & ~mask.any(dim=-1, keepdim=True)))
+
+
+def filled(q, k, v, mask, value):
     k, v = (x.repeat_interleave(H // x.shape[1], dim=1) for x in (k, v))
-    weights = (q @ k.mT * D**-0.5).masked_fill(~mask, -torch.inf).softmax(dim=-1)
+    weights = (q @ k.mT * D**-0.5).masked_fill(~mask, value).softmax(dim=-1)
     return weights @ v, weights
 
 
@@ -346,10 +367,6 @@ def in_turns(q, k, v, mask):
 
 def detached(q, k, v, mask):
     return right(q, k.detach(), v, mask)
-
-
-def flipped(q, k, v, mask):
-    return right(q, k, v, ~mask)
 
 
 class Forgetful(attnlib.MultiHeadAttention):
@@ -421,6 +438,17 @@ WRONG = [
         "multiplied by 1.000 where 1 / sqrt(4) = 0.500 (no scale",
     ),
     ("padding", FunctionLayer(without_padding), "a row with"),
+    (
+        "rows without keys",
+        FunctionLayer(unguarded),
+        "outputs of 11 of 11 queries without keys are NaN or infinite; after a second layer,"
+        " those of 17 of 24 real tokens too",
+    ),
+    (
+        "rows without keys",
+        FunctionLayer(evenly),
+        "the query of token 1 sees no key, and its output moved by",
+    ),
     ("batch = its rows", layer_of(Chatty), "in one pass, sequences differ by"),
     ("batch = its rows", layer_of(Sharing), "with a cache, sequences differ by"),
     ("gradients", FunctionLayer(detached), "none reaches k_proj.weight"),
@@ -493,7 +521,8 @@ def test_a_bias_of_keys_needs_no_gradient_and_any_other_does():
 
 def test_nan_is_a_failure_with_a_hint_of_its_own():
     """Catches NaN that passes a check because no comparison with it is true."""
-    reports = check_layer(FunctionLayer(flipped), RIGHT[H])
+    flipped_and_unguarded = FunctionLayer(lambda q, k, v, mask: unguarded(q, k, v, ~mask))
+    reports = check_layer(flipped_and_unguarded, RIGHT[H])
     for report in reports:
         if report.check in ("no future leak", "batch = its rows", "head grouping"):
             assert report.verdict == FAILS, report
@@ -502,8 +531,29 @@ def test_nan_is_a_failure_with_a_hint_of_its_own():
 
 
 def test_rows_of_padding_may_be_nan():
-    """Catches a check that requires what an exercise leaves open."""
-    assert CHECKS["padding"](FunctionLayer(right), RIGHT[H]).verdict == HOLDS
+    """Catches a check of real tokens that requires what only the next check asks."""
+    for function in (unguarded, evenly):
+        assert CHECKS["padding"](FunctionLayer(function), RIGHT[H]).verdict == HOLDS
+
+
+def test_a_query_without_keys_may_see_itself():
+    """Catches a check that allows only one way to avoid NaN."""
+    report = CHECKS["rows without keys"](FunctionLayer(on_itself))
+    assert report.verdict == HOLDS
+    assert report.found == "11 queries that see no key, and the tokens of a second layer"
+
+
+def test_an_infinity_that_appears_in_the_second_layer_is_seen():
+    """Catches a check that looks at one layer only."""
+
+    class Overflowing(attnlib.MultiHeadAttention):
+        def forward(self, x, cache=None, **options):
+            out = super().forward(x, cache, **options)
+            return out.masked_fill(out.abs().sum(dim=-1, keepdim=True) == 0, 1e200) ** 2
+
+    report = CHECKS["rows without keys"](layer_of(Overflowing))
+    assert report.verdict == FAILS
+    assert "after a second layer" in report.found
 
 
 # What is not asked, and errors.
@@ -519,7 +569,10 @@ def test_what_a_layer_cannot_do_is_not_asked():
     layer = Small(D_MODEL, H, head_dim=D)
     reports = {report.check: report for report in check_layer(layer, mha())}
     silent = {name for name, report in reports.items() if report.verdict == NOT_ASKED}
-    assert silent == {"rows sum to one", "cached = uncached", "scale", "padding", "cache bytes"}
+    assert silent == {
+        "rows sum to one", "cached = uncached", "scale", "padding", "rows without keys",
+        "cache bytes",
+    }  # fmt: skip
     assert reports["padding"].found == "forward takes no key_mask"
     assert testing.Reports(reports.values()).hold
 

@@ -67,10 +67,12 @@ def test_a_bug_is_caught_by_a_check_that_the_right_layer_passes(name):
 TELLING = {
     "split and merged by view": ({"reach", "permutation"}, {"no future leak"}),
     "repeat for repeat_interleave": ({"head grouping"}, {"reach", "cached = uncached"}),
-    "values from the keys' weights": ({"gradients"}, {"reach", "cached = uncached"}),
+    "values from keys' weights": ({"gradients"}, {"reach", "cached = uncached"}),
     "scale by the model's width": ({"scale"}, {"rows sum to one", "no future leak"}),
     "mask after the softmax": ({"rows sum to one", "no future leak"}, {"reach"}),
     "padding mask inverted": ({"padding"}, {"equals the reference"}),
+    "NaN where no key is seen": ({"rows without keys"}, set(CHECKS) - {"rows without keys"}),
+    "masked with -1e9": ({"rows without keys"}, set(CHECKS) - {"rows without keys"}),
     "RoPE restarts at decode": ({"cached = uncached"}, {"equals the reference"}),
     "RoPE along the heads": ({"permutation"}, {"reach", "cached = uncached"}),
     "RoPE in the other layout": (
@@ -79,7 +81,7 @@ TELLING = {
     ),
     "cache of expanded heads": ({"cache bytes"}, set(CHECKS) - {"cache bytes"}),
     "one memory for all sequences": ({"batch = its rows"}, {"equals the reference"}),
-    "latent cached before its norm": ({"cached = uncached"}, {"equals the reference"}),
+    "latent cached before norm": ({"cached = uncached"}, {"equals the reference"}),
 }
 
 
@@ -94,17 +96,19 @@ def test_checks_catch_and_miss_what_the_page_says(name):
 
 @EVERY_BUG
 def test_the_label_shows_a_difference(name):
-    """Catches a diff that is empty, or too wide for a page."""
+    """Catches a diff that is empty, too wide for a page, or without the name of its step."""
     bug = BUGS[name]
     lines = bug.diff().splitlines()
     assert any(line.startswith("+") for line in lines), bug.diff()
     assert max(map(len, lines)) <= 96
     assert set(bug.methods) <= set(vars(bug.reference)) | set(vars(ReferenceSteps))
     text = repr(bug)
+    assert text.startswith(f"symptom    {bug.symptom.split()[0]}")
+    assert all(f" def {method}(" in text for method in bug.methods)
     assert f"caught by  {bug.reports.failed[0]}" in text
     assert bug.cause.split()[0] in text
-    label = text[text.index("\ncause") :].splitlines()
-    assert max(map(len, label)) <= COLUMNS
+    label = text[: text.index("\n def ")] + text[text.index("\ncause") :]
+    assert max(map(len, label.splitlines())) <= COLUMNS
 
 
 def test_names_of_checks_do_not_break_at_the_end_of_a_line():
@@ -119,7 +123,7 @@ def test_names_of_checks_do_not_break_at_the_end_of_a_line():
 
 def test_bugs_differ():
     """Catches an exhibit that stands twice."""
-    assert len({bug.layer for bug in BUGS.values()}) == len(BUGS) == 21
+    assert len({bug.layer for bug in BUGS.values()}) == len(BUGS) == 23
     assert all(name == bug.name for name, bug in BUGS.items())
     assert all(issubclass(bug.layer, nn.Module) for bug in BUGS.values())
     assert {bug.reference for bug in BUGS.values()} == set(SIZES)

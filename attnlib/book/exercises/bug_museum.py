@@ -29,10 +29,10 @@ def layers() -> dict[str, tuple[nn.Module]]:
             "tiled heads": BUGS["repeat for repeat_interleave"].build(),
             "expanded cache": BUGS["cache of expanded heads"].build(),
             "RoPE restarts": BUGS["RoPE restarts at decode"].build(),
-            "mask restarts": BUGS["mask restarts behind a cache"].build(),
-            "no mask in a chunk": BUGS["no mask behind a cache"].build(),
+            "mask restarts": BUGS["mask restarts with a cache"].build(),
+            "no mask in a chunk": BUGS["no mask with a cache"].build(),
             "one memory for all": BUGS["one memory for all sequences"].build(),
-            "latents not normed": BUGS["latent cached before its norm"].build(),
+            "latents not normed": BUGS["latent cached before norm"].build(),
             "rotary keys lost": BUGS["rotary key not cached"].build(),
         }
     return {name: (prepared(layer),) for name, layer in made.items()}

@@ -1,15 +1,18 @@
 """The museum: attention layers with bugs that people really write, and two without.
 
 ``BUGS`` has all wrong layers by name, :func:`matrix` the result of every check on each of them,
-and :func:`training` what the loss of a small model shows of them.
+and :func:`training` what the losses of small models show of them.
 """
 
 from attnlib.book.museum.bug import COLUMNS, GROUPED, LATENT, SIZES, Bug
 from attnlib.book.museum.catalogue import BUGS
 from attnlib.book.museum.experiment import (
     LEAST_LOSS,
+    BugRun,
     Losses,
-    compare_loss,
+    Settings,
+    Training,
+    run_training,
     train_with,
     training,
 )
@@ -29,16 +32,19 @@ __all__ = [
     "LEAST_LOSS",
     "SIZES",
     "Bug",
+    "BugRun",
     "Losses",
     "ReferenceAttention",
     "ReferenceCache",
     "ReferenceLatentAttention",
     "ReferenceSteps",
+    "Settings",
+    "Training",
     "caught_by",
-    "compare_loss",
     "marks",
     "matrix",
     "rooms",
+    "run_training",
     "smallest_sets",
     "table",
     "train_with",

@@ -9,13 +9,13 @@ from functools import cached_property
 
 from torch import nn
 
-from attnlib.book.listings import changed_lines
+from attnlib.book.listings import changed_lines, listing_source
 from attnlib.book.museum.layers import (
     ReferenceAttention,
     ReferenceLatentAttention,
     ReferenceSteps,
 )
-from attnlib.testing import FAILS, HOLDS, NOT_ASKED, Reports, alike, check_layer
+from attnlib.testing import FAILS, NOT_ASKED, Reports, alike, check_layer
 
 COLUMNS = 42  # what fits on a phone
 UNBROKEN = "\N{NO-BREAK SPACE}"
@@ -72,9 +72,9 @@ class Bug:
         return check_layer(self.build(), self.build_reference())
 
     def diff(self) -> str:
-        """Return what turns the right steps into the wrong ones: lines to remove and to add."""
+        """Return the steps that differ: how each begins, and its lines to remove and to add."""
         pairs = ((getattr(self.reference, m), getattr(self.layer, m)) for m in self.methods)
-        return "\n".join(changed_lines(right, wrong) for right, wrong in pairs)
+        return "\n".join(changes(right, wrong) for right, wrong in pairs)
 
     def build(self) -> nn.Module:
         """Return a layer with the bug, with the sizes of the museum."""
@@ -92,19 +92,38 @@ class Bug:
         return kind(**{**SIZES[self.reference], **self.arguments})
 
     def __repr__(self) -> str:
-        """The label of the exhibit: what differs, why, and which checks notice it."""
-        titles = {"caught by": FAILS, "holds": HOLDS, "not asked": NOT_ASKED}
-        verdicts = {title: named(self.reports, word) for title, word in titles.items()}
-        lines = [self.diff(), ""]
-        for title, text in {"cause": self.cause, **verdicts}.items():
-            if text:
-                lines += textwrap.wrap(
-                    text,
-                    COLUMNS,
-                    initial_indent=f"{title:11}",
-                    subsequent_indent=" " * 11,
-                )
+        """The label of the exhibit: what shows, what differs, why, and which checks notice."""
+        lines = [*self._paragraph("symptom", self.symptom), "", self.diff(), ""]
+        titles = {
+            "cause": self.cause,
+            "caught by": named(self.reports, FAILS),
+            "not asked": named(self.reports, NOT_ASKED),
+        }
+        for title, text in titles.items():
+            lines += self._paragraph(title, text)
         return "\n".join(lines).replace(UNBROKEN, " ")
+
+    @staticmethod
+    def _paragraph(title: str, text: str) -> list[str]:
+        """Lines of a text with its title on the left; none without a text."""
+        first, later = f"{title:11}", " " * 11
+        return textwrap.wrap(text, COLUMNS, initial_indent=first, subsequent_indent=later)
+
+
+def changes(right: object, wrong: object) -> str:
+    """Return the first line of a step, then the lines that make it wrong, without docstrings.
+
+    Args:
+        right: a method of a reference layer.
+        wrong: the method of the wrong layer.
+
+    Returns:
+        Lines of code.
+    """
+    first = listing_source(right).splitlines()[0]
+    lines = changed_lines(right, wrong).splitlines()
+    lines = [line for line in lines if not line.lstrip().startswith('"""')]
+    return "\n".join([f" {first}", *(lines[1:] if lines[0] == "..." else lines)])
 
 
 def named(reports: Reports, verdict: str) -> str:

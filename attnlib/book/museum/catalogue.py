@@ -72,7 +72,7 @@ def exhibit(
         "Every shape is right and the training loss falls, but tokens attend to tokens that"
         " come later."
     ),
-    cause="view cuts the tokens into blocks, where the width was to be cut into heads",
+    cause="view cuts the tokens into blocks instead of cutting the width into heads",
     threads=(
         "harvardnlp/annotated-transformer/issues/118",
         "hyunwoongko/transformer/issues/15",
@@ -94,7 +94,7 @@ class ViewSplit(ReferenceAttention):
         "Every shape is right and the training loss falls, but the output of a token is made"
         " of other tokens' results, later ones included."
     ),
-    cause="reshape reads head by head, where it was to read token by token",
+    cause="reshape reads head by head instead of token by token",
     threads=(
         "jsbaan/transformer-from-scratch/pull/6",
         "649453932/Chinese-Text-Classification-Pytorch/issues/10",
@@ -113,8 +113,8 @@ class ViewMerge(ReferenceAttention):
     "split and merged by view",
     room=SHAPES,
     symptom=(
-        "Every shape is right and nothing leaks from the future, but the model never uses"
-        " what came long before."
+        "Every shape is right and nothing leaks from the future, but some earlier tokens have"
+        " no effect on later ones."
     ),
     cause="each block of tokens attends to itself alone",
     threads=(
@@ -133,24 +133,24 @@ class ViewBoth(ReferenceAttention):
     "repeat for repeat_interleave",
     room=SHAPES,
     symptom="A grouped model trains well, but published weights give garbage.",
-    cause="repeat lays the key/value heads out in turns, so query heads read the wrong ones",
+    cause="repeat lays the KV heads out in turns, so query heads read the wrong ones",
     threads=(
         "onnx/onnx/pull/7274",
         "ekzhang/jax-js/pull/180",
     ),
 )
 class TiledHeads(ReferenceAttention):
-    """Key/value heads are repeated as a whole instead of one by one."""
+    """KV heads are repeated as a whole instead of one by one."""
 
     def repeat_kv(self, x):
-        """Give each query head the key/value head it reads: (B, H_kv, S, D) to (B, H, S, D)."""
+        """Give each query head the KV head it reads: (B, H_kv, S, D) to (B, H, S, D)."""
         return x.repeat(1, self.n_heads // x.shape[1], 1, 1)
 
 
 @exhibit(
-    "values from the keys' weights",
+    "values from keys' weights",
     room=SHAPES,
-    symptom="Training works, a little worse than it should, and one weight never changes.",
+    symptom="Training works, and one weight matrix never changes.",
     cause="one line was copied and one of its names not changed",
     threads=("yflyzhang/AnnotatedTransformer/issues/1",),
 )
@@ -191,7 +191,7 @@ class ModelScale(ReferenceAttention):
     "scale after the softmax",
     room=SCALE,
     symptom="Outputs are too small, and attention is nearly all on one key.",
-    cause="the factor stands behind the softmax, where it shrinks weights instead of scores",
+    cause="the factor comes after the softmax, where it shrinks weights instead of scores",
     threads=("FrancescoSaverioZuppichini/ViT/issues/2",),
 )
 class LateScale(ReferenceAttention):
@@ -211,7 +211,7 @@ class LateScale(ReferenceAttention):
         "Hidden keys get a weight of exactly 0, and still a later token changes earlier"
         " outputs."
     ),
-    cause="hidden keys have already taken their share of the softmax",
+    cause="hidden keys take part in the softmax and are removed afterwards",
     threads=("huggingface/pytorch-image-models/pull/2236",),
 )
 class LateMask(ReferenceAttention):
@@ -226,7 +226,7 @@ class LateMask(ReferenceAttention):
 @exhibit(
     "mask added as 0 and 1",
     room=SCALE,
-    symptom="The training loss is far too good, and generated text is garbage.",
+    symptom="The training loss is too good to be true, and generated text is garbage.",
     cause="adding True adds 1 to a score, which hides nothing",
     threads=(
         "huggingface/transformers/pull/41443",
@@ -247,7 +247,7 @@ class AddedMask(ReferenceAttention):
     "softmax over the queries",
     room=SCALE,
     symptom="A token that is decoded alone gives every earlier token the weight 1.",
-    cause="the weights of a key sum to 1, where those of a query should",
+    cause="the weights of each key sum to 1 instead of those of each query",
     threads=(
         "labmlai/annotated_deep_learning_paper_implementations/issues/282",
         "nerminnuraydogan/vision-transformer/issues/1",
@@ -281,6 +281,43 @@ class InvertedPadding(ReferenceAttention):
         keys, queries = torch.arange(start + T), torch.arange(start, start + T)[:, None]
         mask = keys <= queries if causal else keys >= 0  # (T, S) or (S,)
         return mask if key_mask is None else mask & ~key_mask[:, None, None, :]
+
+
+@exhibit(
+    "NaN where no key is seen",
+    room=SCALE,
+    symptom="A batch of texts with padding on the left gives NaN. Each text alone is right.",
+    cause="softmax over hidden keys alone is 0 / 0, and the next layer spreads the NaN",
+    threads=(
+        "pytorch/pytorch/issues/103749",
+        "huggingface/transformers/issues/38690",
+    ),
+)
+class UnguardedSoftmax(ReferenceAttention):
+    """A query whose keys are all hidden gets NaN."""
+
+    def attention_weights(self, q, k, mask):
+        """Turn scores into weights: (B, H, T, S)."""
+        scores = q @ k.mT * q.shape[-1] ** -0.5
+        scores = scores.masked_fill(~mask, -torch.inf)
+        return scores.softmax(dim=-1)
+
+
+@exhibit(
+    "masked with -1e9",
+    room=SCALE,
+    symptom="A query that may see no key returns the mean of all the values that are hidden.",
+    cause="if all scores of a row are -1e9, the softmax spreads evenly over hidden keys",
+    threads=("NVIDIA/apex/issues/1390",),
+)
+class FiniteMask(ReferenceAttention):
+    """A query whose keys are all hidden attends evenly to them."""
+
+    def attention_weights(self, q, k, mask):
+        """Turn scores into weights: (B, H, T, S)."""
+        scores = q @ k.mT * q.shape[-1] ** -0.5
+        scores = scores.masked_fill(~mask, -1e9)
+        return scores.softmax(dim=-1)
 
 
 # Positions.
@@ -395,13 +432,13 @@ class OtherLayout(ReferenceAttention):
 
 
 @exhibit(
-    "mask restarts behind a cache",
+    "mask restarts with a cache",
     room=CACHES,
     symptom=(
         "One pass over the text is right. With a cache, the model sees only the start of the"
         " text."
     ),
-    cause="row t of the mask stands for token t of the call, not of the sequence",
+    cause="row t of the mask is for token t of the call, not of the sequence",
     threads=(
         "rasbt/LLMs-from-scratch/pull/697",
         "meta-llama/llama/issues/899",
@@ -419,10 +456,10 @@ class LostOffset(ReferenceAttention):
 
 
 @exhibit(
-    "no mask behind a cache",
+    "no mask with a cache",
     room=CACHES,
     symptom="One token at a time works. A second turn of several tokens gives garbage.",
-    cause="only a single new token needs no mask: several may see each other's future",
+    cause="only a single new token needs no mask: of several, the first see later ones",
     threads=("Mikyx-1/TinyLLM/issues/17",),
 )
 class UnmaskedChunk(ReferenceAttention):
@@ -457,7 +494,7 @@ class ExpandedCache(ReferenceAttention):
         return k, v
 
     def new_cache(self, batch_size, capacity):
-        """Allocate an empty cache: keys and values, once for each key/value head."""
+        """Allocate an empty cache: keys and values, once for each KV head."""
         shape = (2, self.n_heads, capacity, self.head_dim)
         return self.memory(shape, batch_size)
 
@@ -485,10 +522,10 @@ class SharedMemory(ReferenceAttention):
 
 
 @exhibit(
-    "latent cached before its norm",
+    "latent cached before norm",
     room=LATENTS,
-    symptom="Training is right, and decoding is garbage from the first cached token on.",
-    cause="the norm stands behind the line that stores, and only one of two paths passes it",
+    symptom="One pass is right. With a cache, every output differs, the first one too.",
+    cause="what is stored has not passed the norm, which only new latents in one pass get",
     threads=("hw-native-sys/pypto-lib/pull/134",),
 )
 class RawLatents(ReferenceLatentAttention):
@@ -506,10 +543,10 @@ class RawLatents(ReferenceLatentAttention):
     "rotary key not cached",
     room=LATENTS,
     symptom=(
-        "The cache is even smaller than promised. Decoded tokens lack the positions of"
-        " earlier ones."
+        "The cache is even smaller than its formula says, and decoding ignores where earlier"
+        " tokens were."
     ),
-    cause="the latent gives keys without position; the rotary key has to be stored beside it",
+    cause="keys from the latent have no position; the rotary key must be stored too",
     threads=("sgl-project/sglang/pull/38666",),
 )
 class LostRotaryKey(ReferenceLatentAttention):
@@ -523,6 +560,6 @@ class LostRotaryKey(ReferenceLatentAttention):
         return latent, F.pad(k_rope, (0, 0, latent.shape[1] - k_rope.shape[1], 0))
 
     def new_cache(self, batch_size, capacity):
-        """Allocate an empty cache: a latent and a rotary key a token."""
+        """Allocate an empty cache: a latent and a rotary key per token."""
         shape = (capacity, self.kv_lora_rank)
         return self.memory(shape, batch_size)

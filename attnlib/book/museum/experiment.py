@@ -1,20 +1,34 @@
-"""Which bugs the loss of a small model shows, in training and in decoding.
+"""What the losses of small models show of each bug: trained, decoding, with given weights.
 
-The texts are patterns of 8 random symbols, repeated: to know the next symbol, look 8 tokens
-back.
+``python -m attnlib.book.museum --json FILE`` trains all models, which takes a few
+minutes on one thread. The texts are patterns of 8 random symbols, repeated: to know the next
+symbol, look 8 tokens back. Each bug is compared with the right layer trained alike: of the same
+sizes, with the same rotation, from the same draws.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from functools import cache, partial
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import mean
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from attnlib.bench import provenance
+from attnlib.bench.arguments import OneLineParser, prepare_file
+from attnlib.bench.stored import (
+    StoredResults,
+    aligned,
+    day_in,
+    from_json,
+    machine_in,
+    save_json,
+)
 from attnlib.book.museum.bug import Bug
 from attnlib.book.museum.catalogue import BUGS
 from attnlib.book.museum.layers import (
@@ -22,12 +36,14 @@ from attnlib.book.museum.layers import (
     ReferenceLatentAttention,
     ReferenceSteps,
 )
+from attnlib.checks import check_size
 from attnlib.labs.model import TinyLM
 from attnlib.labs.train import next_byte_loss
 from attnlib.rope import Rope
 
 SYMBOLS, PERIOD, LENGTH = 16, 8, 32
 D_MODEL = 32
+STORED = StoredResults("attnlib.book.museum.results")
 
 # Arguments of the layers of the small model, by the reference layer.
 SMALL: dict[type[ReferenceSteps], Mapping[str, object]] = {
@@ -48,7 +64,7 @@ LEAST_LOSS = math.log(SYMBOLS) * (PERIOD - 1) / LENGTH
 
 
 class Losses(NamedTuple):
-    """Losses of a trained model on new texts, in nats per token.
+    """Losses of a model on new texts, in nats per token.
 
     Attributes:
         trained: reading whole texts, as in training.
@@ -57,6 +73,129 @@ class Losses(NamedTuple):
 
     trained: float
     decoded: float
+
+
+class BugRun(NamedTuple):
+    """Losses of a wrong layer and of the right one, from one draw of weights and texts.
+
+    Attributes:
+        bug: its name.
+        seed: of the draw.
+        right: the right layer, trained.
+        wrong: the wrong layer, trained on the same texts from the same weights.
+        given: the right layer's trained weights in the wrong layer.
+    """
+
+    bug: str
+    seed: int
+    right: Losses
+    wrong: Losses
+    given: Losses
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that decides a run, except the bug and the seed.
+
+    Args:
+        steps: of training.
+        batch_size: texts per step.
+        lr: learning rate.
+        held_out: new texts on which the losses are measured.
+
+    Raises:
+        ValueError: if a size is below 1.
+    """
+
+    steps: int = 100
+    batch_size: int = 32
+    lr: float = 1e-2
+    held_out: int = 64
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if name != "lr":
+                check_size(name, value)
+
+
+@dataclass
+class Training:
+    """What the losses of small models show of the bugs.
+
+    Attributes:
+        provenance: where, with what and when: names to values.
+        settings: of all runs.
+        runs: one per bug and seed.
+    """
+
+    provenance: Mapping[str, object]
+    settings: Settings
+    runs: list[BugRun]
+
+    def seeds(self) -> list[int]:
+        """Return the seeds, in their order."""
+        return list(dict.fromkeys(run.seed for run in self.runs))
+
+    def of(self, bug: str) -> list[BugRun]:
+        """Return the runs of one bug, one per seed.
+
+        Args:
+            bug: its name.
+
+        Returns:
+            The runs, in the order of their seeds.
+
+        Raises:
+            ValueError: if there is no run of it.
+        """
+        found = [run for run in self.runs if run.bug == bug]
+        if not found:
+            raise ValueError(f"bug must be one of {[*BUGS]}, got {bug!r}")
+        return found
+
+    def table(self, bugs: Iterable[str] = ()) -> str:
+        """Return the mean losses of bugs, each beside the right layer trained alike.
+
+        Args:
+            bugs: names; none means all.
+
+        Returns:
+            A head, then one line per bug. The columns: the right layer and the wrong one, both
+            trained and reading whole texts; the lowest and the highest difference of the two in
+            one draw; the wrong one decoding; the right one's weights in the wrong layer.
+        """
+        lines = [
+            f"{'':29}{'right':>6}{'wrong':>7}{'wrong - right':>17}{'decoding':>10}{'given':>7}"
+        ]
+        for name in bugs or dict.fromkeys(run.bug for run in self.runs):
+            runs = self.of(name)
+            off = [run.wrong.trained - run.right.trained + 0.0 for run in runs]
+            columns = (
+                f"{mean(run.right.trained for run in runs):6.2f}",
+                f"{mean(run.wrong.trained for run in runs):7.2f}",
+                f"{f'{min(off):+.2f} to {max(off):+.2f}':>17}",
+                f"{mean(run.wrong.decoded for run in runs):10.2f}",
+                f"{mean(run.given.trained for run in runs):7.2f}",
+            )
+            lines.append(f"{name:29}{''.join(columns)}")
+        return "\n".join(lines)
+
+    def describe(self) -> str:
+        """Describe in words where the numbers come from.
+
+        Returns:
+            One line per fact.
+        """
+        origin = self.provenance
+        return aligned(
+            {
+                "processor": machine_in(origin),
+                "versions": f"torch {origin['torch']}, Python {origin['python']}",
+                "day": day_in(origin),
+                "training": f"{self.settings.steps} steps of {self.settings.batch_size} texts",
+                "seeds": ", ".join(map(str, self.seeds())),
+            }
+        )
 
 
 def patterns(count: int, generator: torch.Generator) -> Tensor:
@@ -73,82 +212,164 @@ def patterns(count: int, generator: torch.Generator) -> Tensor:
     return pattern.repeat(1, LENGTH // PERIOD + 1)[:, : LENGTH + 1]
 
 
-def train_with(build: Callable[[], nn.Module], *, steps: int = 100) -> Losses:
+def train_with(
+    build: Callable[[], nn.Module], *, seed: int = 0, settings: Settings | None = None
+) -> tuple[TinyLM, Losses]:
     """Train a small model with an attention layer, and measure its losses on new texts.
 
     Args:
         build: makes the layer, of width 32.
-        steps: batches of 32 texts.
+        seed: of the weights and of the texts.
+        settings: of the run; ``None`` means those of the stored runs.
 
     Returns:
-        Both losses. ``LEAST_LOSS`` is the least that a model without a leak can have.
+        The model and both losses. ``LEAST_LOSS`` is the least that a model without a leak can
+        have.
     """
-    generator = torch.Generator().manual_seed(1)
+    settings = settings or Settings()
+    generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         model = TinyLM(build, d_model=D_MODEL, n_layers=1, d_ff=64)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    for _ in range(steps):
+    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr)
+    for _ in range(settings.steps):
         optimizer.zero_grad()
-        next_byte_loss(model, patterns(32, generator)).backward()
+        next_byte_loss(model, patterns(settings.batch_size, generator)).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-    with torch.no_grad():
-        text, caches = patterns(64, generator), model.new_caches(64, LENGTH)
-        decoded = [model(text[:, [t]], caches) for t in range(LENGTH)]  # (64, 1, 256) each
-        by_token = F.cross_entropy(torch.cat(decoded, dim=1).mT, text[:, 1:])
-        return Losses(next_byte_loss(model, text).item(), by_token.item())
+    return model, losses_of(model, new_texts(seed, settings))
 
 
-def compare_loss(loss: float, reference: float) -> str:
-    """Compare a loss with the reference layer's.
+def new_texts(seed: int, settings: Settings) -> Tensor:
+    """Draw the texts on which the losses of one seed are measured.
 
     Args:
-        loss: of a model with a bug, in nats per token.
-        reference: of the same model without it.
+        seed: of the run.
+        settings: of the run.
 
     Returns:
-        "too good" if no model without a leak can get there, "worse" from 0.3 nats on, or
-        "as right".
+        Tokens that no model was trained on, int64, shape ``(held_out, 33)``.
     """
-    if loss < LEAST_LOSS - 0.1:
-        return "too good"
-    return "worse" if loss > reference + 0.3 else "as right"
+    return patterns(settings.held_out, torch.Generator().manual_seed(1_000_000 + seed))
 
 
-def small_layer(bug: Bug) -> nn.Module:
+@torch.no_grad()
+def losses_of(model: TinyLM, text: Tensor) -> Losses:
+    """Measure the losses of a model on texts, read whole and token by token.
+
+    Args:
+        model: a trained one.
+        text: tokens, int64, shape ``(B, T + 1)``.
+
+    Returns:
+        Mean losses in nats per token.
+    """
+    B, T = text.shape[0], text.shape[1] - 1
+    caches = model.new_caches(B, T)
+    decoded = [model(text[:, [t]], caches) for t in range(T)]  # (B, 1, 256) each
+    by_token = F.cross_entropy(torch.cat(decoded, dim=1).mT, text[:, 1:])
+    return Losses(next_byte_loss(model, text).item(), by_token.item())
+
+
+def small_layer(bug: Bug, *, right: bool = False) -> nn.Module:
     """Return a layer with a bug, for the small model.
 
     Args:
         bug: one of ``BUGS``.
+        right: whether to return the same layer without the bug.
 
     Returns:
-        A layer with four heads. It has a KV head per query head where the bug needs that, and
-        rotates as the museum's layer does.
+        A layer with the rotation and the proportion of heads of the museum's layer: a KV head
+        per query head where the bug is shown so, else one for two query heads.
     """
     arguments = dict(SMALL[bug.reference])
+    if "n_heads" in bug.arguments:
+        arguments["n_heads"] = bug.arguments["n_heads"]
     if "n_kv_heads" in bug.arguments:
         arguments["n_kv_heads"] = arguments["n_heads"]
     if "rope" in bug.arguments:
         arguments["rope"] = bug.arguments["rope"]
-    return bug.layer(**arguments)
+    return (bug.reference if right else bug.layer)(**arguments)
 
 
-@cache
-def training() -> dict[str, tuple[str, str]]:
-    """Train a small model with each bug, which takes half a minute.
+def run_one(
+    bug: Bug, seed: int, settings: Settings, trained: dict[str, tuple[TinyLM, Losses]]
+) -> BugRun:
+    """Train with a bug and, unless that was done before, without it.
+
+    Args:
+        bug: one of ``BUGS``.
+        seed: of weights and texts.
+        settings: of the run.
+        trained: right models by what they were trained with; a new one is added.
 
     Returns:
-        By the name of the bug, how the losses of reading whole texts and of decoding compare
-        with the reference layer's.
+        What both ended with.
     """
-    references = {kind: train_with(partial(kind, **sizes)) for kind, sizes in SMALL.items()}
-    verdicts = {}
-    for name, bug in BUGS.items():
-        losses = train_with(partial(small_layer, bug))
-        reference = references[bug.reference]
-        verdicts[name] = (
-            compare_loss(losses.trained, reference.trained),
-            compare_loss(losses.decoded, reference.decoded),
+    alike = f"{seed} {bug.reference.__name__} {sorted(bug.arguments.items())}"
+    if alike not in trained:
+        trained[alike] = train_with(
+            lambda: small_layer(bug, right=True), seed=seed, settings=settings
         )
-    return verdicts
+    model, right = trained[alike]
+    other, wrong = train_with(lambda: small_layer(bug), seed=seed, settings=settings)
+    other.load_state_dict(model.state_dict())
+    given = losses_of(other, new_texts(seed, settings))
+    return BugRun(bug.name, seed, right, wrong, given)
+
+
+def run_training(
+    seeds: Sequence[int] = (0, 1, 2, 3),
+    settings: Settings | None = None,
+    *,
+    bugs: Iterable[str] | None = None,
+    progress: Callable[[str], object] = print,
+) -> Training:
+    """Train small models with all bugs and without them.
+
+    Args:
+        seeds: one draw of weights and texts for each.
+        settings: of all runs; ``None`` means those of the stored runs.
+        bugs: names; ``None`` means all.
+        progress: called with a line after each bug.
+
+    Returns:
+        All losses.
+    """
+    settings = settings or Settings()
+    found = Training(provenance("cpu", torch.float32), settings, [])
+    trained: dict[str, tuple[TinyLM, Losses]] = {}
+    for name in BUGS if bugs is None else bugs:
+        found.runs += [run_one(BUGS[name], seed, settings, trained) for seed in seeds]
+        progress(found.table([name]).splitlines()[-1])
+    return found
+
+
+def training() -> Training:
+    """Return the losses of all bugs that are stored with the package."""
+    found: Training = from_json(Training, STORED.load("losses-cpu"))
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train all models from the command line.
+
+    Args:
+        arguments: of the command line; ``None`` takes the program's own.
+    """
+    parser = OneLineParser(
+        prog="python -m attnlib.book.museum", description=__doc__.splitlines()[0]
+    )
+    add = parser.add_argument
+    add("--json", type=Path, metavar="FILE", required=True, help="where to write the losses")
+    add("--seeds", type=int, nargs="+", metavar="N", default=[0, 1, 2, 3],
+        help="one draw for each; default: 0 1 2 3")  # fmt: skip
+    add("--steps", type=int, metavar="N", default=Settings().steps, help="default: %(default)s")
+    with parser.refusing():
+        given = parser.parse_args(arguments)
+        settings = Settings(steps=given.steps)
+        prepare_file(given.json)
+    torch.set_num_threads(1)
+    found = run_training(given.seeds, settings, progress=lambda line: print(line, flush=True))
+    save_json(given.json, found)
+    print(found.describe())

@@ -76,7 +76,7 @@ class ReferenceSteps(nn.Module):
         return scores.softmax(dim=-1).nan_to_num(0.0)  # 0 where a query sees no key
 
     def repeat_kv(self, x):
-        """Give each query head the key/value head it reads: (B, H_kv, S, D) to (B, H, S, D)."""
+        """Give each query head the KV head it reads: (B, H_kv, S, D) to (B, H, S, D)."""
         return x.repeat_interleave(self.n_heads // x.shape[1], dim=1)
 
     def merge(self, x):
@@ -136,7 +136,7 @@ class ReferenceAttention(ReferenceSteps):
         return self.repeat_kv(k), self.repeat_kv(v)
 
     def new_cache(self, batch_size, capacity):
-        """Allocate an empty cache: keys and values, once for each key/value head."""
+        """Allocate an empty cache: keys and values, once for each KV head."""
         shape = (2, self.n_kv_heads, capacity, self.head_dim)
         return self.memory(shape, batch_size)
 
@@ -219,6 +219,6 @@ class ReferenceLatentAttention(ReferenceSteps):
         return torch.cat([k_nope, k_rope], dim=-1), v
 
     def new_cache(self, batch_size, capacity):
-        """Allocate an empty cache: a latent and a rotary key a token."""
+        """Allocate an empty cache: a latent and a rotary key per token."""
         shape = (capacity, self.kv_lora_rank + self.qk_rope_head_dim)
         return self.memory(shape, batch_size)

@@ -76,6 +76,6 @@ def table() -> str:
     letters = "abcdefghijklmnopqrstuvwxyz"[: len(CHECKS)]
     lines = [f"{letter} {check}" for letter, check in zip(letters, CHECKS, strict=True)]
     for room, bugs in rooms().items():
-        lines += ["", f"{room:30}{letters}"]
-        lines += [f"{name:30}{mark}".rstrip() for name, mark in bugs.items()]
+        lines += ["", f"{room:29}{letters}"]
+        lines += [f"{name:29}{mark}".rstrip() for name, mark in bugs.items()]
     return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""Losses of the museum's experiment, stored with the package."""
