@@ -38,7 +38,7 @@ WAYS = {"rotary": ("mean", "first", "random", "fresh"), "added": ("mean", "first
 
 @pytest.fixture
 def text(monkeypatch):
-    """A short text in place of the long one."""
+    """A short text instead of the long one."""
     short = short_text(500, 700)
     monkeypatch.setattr(experiment, "load_text", lambda folder: short)
     monkeypatch.setattr(conversion, "JUDGING_WINDOWS", 4)
@@ -74,7 +74,7 @@ def test_added_positions_tell_the_order_of_earlier_bytes():
 
 @pytest.mark.parametrize("positions", POSITIONS)
 def test_prefill_and_decode_equal_one_pass(positions):
-    """Catches positions that begin anew with each decode step."""
+    """Catches positions that begin again with each decode step."""
     check_steps(model_of(positions))
 
 

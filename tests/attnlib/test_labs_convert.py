@@ -46,7 +46,7 @@ def expanded(layer, x):
 
 @EVERY_WAY
 def test_as_many_kv_heads_as_heads_keep_or_redraw_everything(how):
-    """Catches groups cut along the wrong axis: with one head a group nothing is averaged."""
+    """Catches groups cut along the wrong axis: with one head per group nothing is averaged."""
     layer, x = randomise(mha(rope=Rope())), hidden()
     made = mha_to_gqa(layer, H, how, generator=torch.Generator().manual_seed(1))
     same = torch.allclose(made(x), layer(x), rtol=1e-12, atol=1e-12)

@@ -32,7 +32,7 @@ def test_no_later_byte_changes_an_earlier_prediction(name):
 
 @EVERY
 def test_prefill_and_decode_equal_one_pass(name):
-    """Catches a cache that is shared between layers, and positions that begin anew."""
+    """Catches a cache that is shared between layers, and positions that begin again."""
     check_steps(make(name))
 
 

@@ -32,7 +32,7 @@ OPTIONS = [f"--{k.replace('_', '-')}={v}" for k, v in asdict(TINY).items()]
 
 @pytest.fixture
 def text(monkeypatch):
-    """A short text in place of the long one."""
+    """A short text instead of the long one."""
     short = short_text(400, 200)
     monkeypatch.setattr(experiment, "load_text", lambda folder: short)
     return short

@@ -86,7 +86,7 @@ def test_this_machine_has_a_text():
 
 
 def test_batches_are_pieces_of_the_text_and_go_by_the_generator():
-    """Catches windows put together from different places, and batches nobody can repeat."""
+    """Catches windows from different places, and batches that cannot be repeated."""
     data = (7 * torch.arange(300) % 256).to(torch.uint8)
     first, same, other = (
         batch(data, 4, 9, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1)

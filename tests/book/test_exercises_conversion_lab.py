@@ -1,4 +1,6 @@
-"""Pooled heads and multi-query attention as MLA: other right ways, and other wrong ones."""
+"""Heads in another order, and multi-query attention as MLA: right ways and wrong ones."""
+
+import copy
 
 import pytest
 import torch
@@ -6,23 +8,59 @@ from grades import hint_of, one_line
 from torch import nn
 
 from attnlib import MultiHeadLatentAttention, Rope
-from attnlib.book.exercises import grade_mqa_to_mla, grade_pool
+from attnlib.book.exercises import grade_head_order, grade_mqa_to_mla
 from attnlib.book.exercises.conversion_lab import mqa_as_mla
 
 
-def test_pooling_by_hand_is_solved():
-    def pooled(weight, head_dim, n_kv_heads):
-        rows = [weight[i : i + head_dim] for i in range(0, len(weight), head_dim)]
-        group = len(rows) // n_kv_heads
-        means = [sum(rows[i : i + group]) / group for i in range(0, len(rows), group)]
-        return torch.cat(means)
+def head_order(moved=("q", "k", "v", "o"), *, in_place=False, backwards=False):
+    """Put heads into another order, with one thing to get wrong at a time."""
 
-    assert grade_pool(pooled).solved
+    def reorder(layer, order):
+        if backwards:
+            order = [order.index(h) for h in range(len(order))]
+        other = layer if in_place else copy.deepcopy(layer)
+        with torch.no_grad():
+            for name in moved:
+                weight = getattr(other, f"{name}_proj").weight
+                axis = 1 if name == "o" else 0
+                heads = weight.unflatten(axis, (layer.n_heads, layer.head_dim))
+                chosen = heads.index_select(axis, torch.tensor(order))
+                weight.copy_(chosen.flatten(axis, axis + 1))
+        return other
+
+    return reorder
 
 
-def test_pooling_that_is_wrong_in_another_way_has_no_false_name():
-    for wrong in (lambda w, D, n: w[: n * D], lambda w, D, n: None, lambda w, D, n: w.mean()):
-        assert hint_of(grade_pool(wrong)) == ""
+def test_head_order_is_solved():
+    """Catches a grader that moves heads the other way."""
+    grade = grade_head_order(head_order())
+    assert grade.solved, grade
+
+
+@pytest.mark.parametrize(
+    ("function", "failed", "hint"),
+    [
+        (head_order("qkv"), ["o_proj.weight", "output"], "nothing moved here"),
+        (head_order("kvo"), ["q_proj.weight", "output"], "nothing moved here"),
+        (
+            head_order(backwards=True),
+            ["q_proj.weight", "k_proj.weight", "v_proj.weight", "o_proj.weight"],
+            "moved the other way",
+        ),
+        (head_order(in_place=True), ["layer given"], "make a new layer"),
+    ],
+    ids=["without o", "without q", "backwards", "in place"],
+)
+def test_head_order_names_the_mistake(function, failed, hint):
+    """Catches a grader that is content with the same output, or blames another projection."""
+    grade = grade_head_order(function)
+    assert grade.reports.failed == failed
+    assert hint in one_line(grade)
+
+
+def test_another_kind_of_layer_is_named():
+    grade = grade_head_order(lambda layer, order: nn.Linear(2, 2))
+    assert "Expected a MultiHeadAttention, got Linear: return the layer." in one_line(grade)
 
 
 @torch.no_grad()
@@ -69,7 +107,7 @@ def too_wide(layer):
     ("wrong", "words"),
     [
         (with_random_rest, "must be zero"),
-        (too_wide, "10 numbers a token"),
+        (too_wide, "10 numbers per token"),
         (lambda layer: layer, "got MultiQueryAttention"),
     ],
 )

@@ -1,11 +1,10 @@
-"""Split and merge heads, and the shares of heads: the checks tell the view traps apart."""
+"""Split and merge heads: the checks tell the view traps apart."""
 
-import torch
 import torch.nn.functional as F
 from grades import hint_of
 
 from attnlib import MultiHeadAttention
-from attnlib.book.exercises import grade_heads, grade_shares
+from attnlib.book.exercises import grade_heads
 
 
 def heads_layer(split, merge, causal=True):
@@ -63,17 +62,3 @@ def test_checks_tell_the_three_view_traps_apart():
 def test_heads_that_see_the_future_are_not_solved():
     grade = grade_heads(heads_layer(right_split, right_merge, causal=False))
     assert "no future leak" in grade.reports.failed
-
-
-def shares(heads, w_o, columns=True):
-    """Head by head, from its columns or from its rows."""
-    D = heads.shape[-1]
-    slices = [slice(h * D, h * D + D) for h in range(heads.shape[1])]
-    parts = [w_o[:, s].T if columns else w_o[s] for s in slices]
-    return torch.stack([heads[:, h] @ part for h, part in enumerate(parts)], dim=1)
-
-
-def test_shares_head_by_head():
-    assert grade_shares(shares).solved
-    wrong = grade_shares(lambda heads, w_o: shares(heads, w_o, columns=False))
-    assert "rows of W_O" in hint_of(wrong)

@@ -1,8 +1,8 @@
-# ruff: noqa: D103  The hint of a mistake says what its function does.
-"""Exercises of the conversion lab: pool heads, and write multi-query attention as MLA."""
+"""Exercises of the conversion lab: the order of heads, and multi-query attention as MLA."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from functools import partial
 
@@ -10,70 +10,90 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attnlib.book.exercises.grading import Exercise, Grade, LayerExercise, Mistake
+from attnlib.book.exercises.grading import Grade, LayerExercise, Mistake, name_of, stopped
 from attnlib.rope import Rope
-from attnlib.testing import FAILS, HOLDS, TOLERANCE, BrokenError, Report, kind_of
+from attnlib.testing import (
+    FAILS,
+    HOLDS,
+    TOLERANCE,
+    BrokenError,
+    Report,
+    Reports,
+    kind_of,
+    nothing,
+)
+from attnlib.variants.mha import MultiHeadAttention
 from attnlib.variants.mla import MultiHeadLatentAttention
 from attnlib.variants.mqa import MultiQueryAttention
 
 
-def grouped(weight: Tensor, head_dim: int, n_kv_heads: int) -> Tensor:
-    """A weight with axes for groups and their heads, shape ``(H_kv, G, D, d_model)``."""
-    return weight.unflatten(0, (n_kv_heads, -1, head_dim))
-
-
-def pool_in_turns(weight: Tensor, head_dim: int, n_kv_heads: int) -> Tensor:
-    return weight.unflatten(0, (-1, n_kv_heads, head_dim)).mean(dim=0).flatten(0, 1)
-
-
-def pool_inside_heads(weight: Tensor, head_dim: int, n_kv_heads: int) -> Tensor:
-    return weight.unflatten(0, (n_kv_heads, head_dim, -1)).mean(dim=2).flatten(0, 1)
-
-
-def pool_and_repeat(weight: Tensor, head_dim: int, n_kv_heads: int) -> Tensor:
-    heads = grouped(weight, head_dim, n_kv_heads)
-    return heads.mean(dim=1, keepdim=True).expand_as(heads).flatten(0, 2)
-
-
-WEIGHT = torch.randn(24, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-
-POOL = Exercise(
-    answer=lambda *arguments: grouped(*arguments).mean(dim=1).flatten(0, 1),
-    cases={
-        "6 heads of 4 to 3": (WEIGHT, 4, 3),
-        "6 heads of 4 to 2": (WEIGHT, 4, 2),
-        "4 heads of 6 to 1": (WEIGHT, 6, 1),
-        "6 heads of 4 to 6": (WEIGHT, 4, 6),
-    },
-    mistakes=[
-        Mistake("heads dealt out in turns. A group is made of neighbours: with 6 heads and 2"
-                " groups they are 0, 1, 2 and 3, 4, 5.", pool_in_turns),
-        Mistake("rows averaged across the width of a head. The rows of one head lie together:"
-                " the axis of the group comes before that of the head's width.",
-                pool_inside_heads),
-        Mistake("a sum, not a mean. Keys would be as many times too long as a group has heads.",
-                lambda *arguments: grouped(*arguments).sum(dim=1).flatten(0, 1)),
-        Mistake("the first head of each group. That is another start, and not the mean.",
-                lambda *arguments: grouped(*arguments)[:, 0].flatten(0, 1)),
-        Mistake("one mean for each group, but not as one matrix: put the heads below each"
-                " other again.", lambda *arguments: grouped(*arguments).mean(dim=1)),
-        Mistake("the means repeated for every query head. The point is to keep one per group.",
-                pool_and_repeat),
-    ],
-)  # fmt: skip
-
-
-def grade_pool(function: Callable[[Tensor, int, int], Tensor]) -> Grade:
-    """Grade the pooling of key or value heads (Conversion lab).
+def grade_head_order(function: Callable[[MultiHeadAttention, list[int]], nn.Module]) -> Grade:
+    """Grade a multi-head layer with its heads in another order (Conversion lab).
 
     Args:
-        function: takes a projection's weight, shape ``(heads * head_dim, d_model)``,
-            ``head_dim`` and ``n_kv_heads``; returns ``(n_kv_heads * head_dim, d_model)``.
+        function: takes ``(layer, order)``; returns a new layer, the same function, whose head i
+            is head ``order[i]`` of ``layer``.
 
     Returns:
         The grade.
     """
-    return POOL.grade(function)
+    name, order = name_of(function), [4, 0, 5, 2, 1, 3]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        layer = MultiHeadAttention(22, 6, head_dim=4)
+        x = torch.randn(2, 5, 22)
+    before = copy.deepcopy(layer)
+    expected = before(x)
+    try:
+        made = function(layer, list(order))
+        if made is None:
+            raise nothing()
+        if not isinstance(made, MultiHeadAttention):
+            found = f"expected a MultiHeadAttention, got {kind_of(made)}"
+            raise BrokenError(found, "return the layer.")
+        made_output = made(x)
+    except Exception as error:
+        return Grade(name, Reports(), stopped(error))
+    weights, after, given = (m.state_dict() for m in (before, made, layer))
+    reports = [
+        *(moved(key, weights[key], after[key], order) for key in weights),
+        verdict(
+            "layer given",
+            all(torch.equal(given[key], weights[key]) for key in weights),
+            "left as it was",
+            "make a new layer, or a copy, and write into that one.",
+        ),
+        verdict(
+            "output",
+            made_output.shape == expected.shape
+            and torch.allclose(made_output, expected, atol=1e-6),
+            "the same as before",
+            "all four projections have to agree on the order.",
+        ),
+    ]
+    return Grade(name, Reports(reports))
+
+
+def moved(name: str, before: Tensor, after: Tensor, order: list[int]) -> Report:
+    """Check that the 6 heads of one weight are in the new order."""
+    axis, lines = (1, "columns") if name.startswith("o_proj") else (0, "rows")
+    heads = before.unflatten(axis, (6, 4))
+
+    def ordered(order: list[int]) -> Tensor:
+        return heads.index_select(axis, torch.tensor(order)).flatten(axis, axis + 1)
+
+    hint = f"a head is 4 {lines} side by side: unflatten({axis}, (n_heads, head_dim))."
+    if torch.equal(after, before):
+        hint = f"nothing moved here, and the {lines} of a head have to move with it."
+    elif torch.equal(after, ordered([order.index(h) for h in range(6)])):
+        hint = "moved the other way: head i of the new layer is head order[i] of the old."
+    holds = torch.equal(after, ordered(order))
+    return verdict(name, holds, f"{lines} in the order of the heads", hint)
+
+
+def verdict(check: str, holds: bool, found: str, hint: str) -> Report:
+    """A report that says what holds, or that it does not."""
+    return Report(check, HOLDS, found) if holds else Report(check, FAILS, f"not {found}", hint)
 
 
 def mqa_as_mla(
@@ -183,7 +203,7 @@ def equals_the_layer(layer: nn.Module, name: str, run: Callable[..., Tensor]) ->
 def cache_size(layer: nn.Module) -> Report:
     """Check that MLA caches no more than multi-query attention."""
     numbers, least = layer.kv_lora_rank + layer.qk_rope_head_dim, 2 * 4
-    found = f"{numbers} numbers a token, as MQA has {least}"
+    found = f"{numbers} numbers per token, as MQA has {least}"
     return Report("cache", HOLDS if numbers == least else FAILS, found)
 
 

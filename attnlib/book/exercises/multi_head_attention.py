@@ -1,14 +1,13 @@
 # ruff: noqa: D103  The hint of a mistake says what its function does.
-"""Exercises on multi-head attention: split and merge heads, and the share of each head."""
+"""Exercise on multi-head attention: split and merge heads."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
-from torch import Tensor, einsum, nn
+from torch import Tensor, nn
 
-from attnlib.book.exercises.grading import Exercise, Grade, LayerExercise, Mistake
+from attnlib.book.exercises.grading import Grade, LayerExercise, Mistake
 from attnlib.core import fused_attention, merge_heads, split_heads
 from attnlib.variants.mha import MultiHeadAttention
 
@@ -83,68 +82,3 @@ def grade_heads(layer_class: Callable[..., nn.Module]) -> Grade:
         The grade.
     """
     return HEADS.grade(layer_class)
-
-
-def shares(heads: Tensor, w_o: Tensor) -> Tensor:
-    """The right answer."""
-    return einsum("bhtd,mhd->bhtm", heads, w_o.unflatten(1, (3, 4)))
-
-
-def shares_joined_by_view(heads: Tensor, w_o: Tensor) -> Tensor:
-    alone = torch.eye(3, dtype=heads.dtype)[:, None, :, None, None] * heads  # (H, B, H, T, D)
-    return (alone.reshape(3, 2, 5, 12) @ w_o.T).transpose(0, 1)
-
-
-def heads_and_weight(d_model: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Results of 3 heads, 4 wide, and an output projection."""
-    generator = torch.Generator().manual_seed(seed)
-    heads = torch.randn(2, 3, 5, 4, generator=generator, dtype=torch.float64)
-    return heads, torch.randn(d_model, 12, generator=generator, dtype=torch.float64)
-
-
-SHARES = Exercise(
-    answer=shares,
-    cases={
-        "W_O is square": heads_and_weight(12, seed=0),
-        "W_O is 14 x 12": heads_and_weight(14, seed=1),
-    },
-    mistakes=[
-        Mistake(
-            "rows of W_O. Its input is the merged heads, and inputs are columns: head h has"
-            " columns h * D to (h + 1) * D.",
-            lambda heads, w_o: einsum("bhtd,hdm->bhtm", heads, w_o[:12].unflatten(0, (3, 4))),
-        ),
-        Mistake("every H-th column. The merged heads lie one after the other, and so do the"
-                " columns of a head.",
-                lambda heads, w_o: einsum("bhtd,mdh->bhtm", heads, w_o.unflatten(1, (4, 3)))),
-        Mistake("a view of W_O that begins with the heads. Its memory runs along the rows, so"
-                " cut the columns: view to (d_model, H, D).",
-                lambda heads, w_o: einsum("bhtd,hdm->bhtm", heads, w_o.reshape(3, 4, -1))),
-        Mistake(
-            "equal parts of the whole output. The heads add different shares.",
-            lambda heads, w_o: (merge_heads(heads) @ w_o.T / 3)[:, None].expand(-1, 3, -1, -1),
-        ),
-        Mistake("tokens before heads. The exercise asks for (B, H, T, d_model).",
-                lambda heads, w_o: shares(heads, w_o).transpose(1, 2)),
-        Mistake("heads joined by a view alone. Swap the axes to (B, T, H, D) before the last"
-                " two are joined.", shares_joined_by_view),
-        Mistake("each share divided by the number of heads. The output is their sum, so"
-                " nothing is divided.", lambda heads, w_o: shares(heads, w_o) / heads.shape[1]),
-        Mistake("the sum over the heads. The exercise asks for each share by itself.",
-                lambda heads, w_o: merge_heads(heads) @ w_o.T),
-    ],
-)  # fmt: skip
-
-
-def grade_shares(function: Callable[[Tensor, Tensor], Tensor]) -> Grade:
-    """Grade the share of each head in a layer's output (Multi-head attention).
-
-    Args:
-        function: takes ``(heads, w_o)``, the heads' results of shape ``(B, H, T, D)`` and the
-            weight of the output projection, ``(d_model, H * D)``; returns what each head adds
-            to the output, ``(B, H, T, d_model)``.
-
-    Returns:
-        The grade.
-    """
-    return SHARES.grade(function)

@@ -25,13 +25,13 @@ LAYOUTS = (
         ),
     ),
     Mistake(
-        "heads innermost in the rows of weight. They are outermost: view(H, n + v, d_c).",
+        "heads innermost in the rows of weight. They are outermost: view(H, d_h + D_v, d_c).",
         lambda weight, H, n: (
             weight.view(-1, H, weight.shape[1]).transpose(0, 1).tensor_split([n], dim=1)
         ),
     ),
     Mistake(
-        "the width d_c before the rows of a head. It is the last axis: view(H, n + v, d_c).",
+        "the width d_c before the rows of a head. It is the last axis: (H, d_h + D_v, d_c).",
         lambda weight, H, n: weight.view(H, weight.shape[1], -1).mT.tensor_split([n], dim=1),
     ),
     Mistake("W_UK for the result as well. Mixed latents go through W_UV.",
@@ -50,22 +50,22 @@ ROTARY = (
 )
 SCALES = (  # content and position are divided by the roots of these
     lambda n, d_r, d_c: (n + d_r, n + d_r),
-    Mistake("the scale of the latent key, d_c + rope. The scores are those of the expanded"
-            " heads, so divide by the square root of nope + rope.",
+    Mistake("the scale of the latent key, d_c + d_r. The scores are those of the expanded"
+            " heads, so divide by the square root of d_h + d_r.",
             lambda n, d_r, d_c: (d_c + d_r, d_c + d_r)),
-    Mistake("the scale of the latent alone. Divide by the square root of nope + rope.",
+    Mistake("the scale of the latent alone. Divide by the square root of d_h + d_r.",
             lambda n, d_r, d_c: (d_c, d_c)),
-    Mistake("a scale without the rotary width: use nope + rope.", lambda n, d_r, d_c: (n, n)),
-    Mistake("scores that are not scaled. Divide by the square root of nope + rope.",
+    Mistake("a scale without the rotary width: use d_h + d_r.", lambda n, d_r, d_c: (n, n)),
+    Mistake("scores that are not scaled. Divide by the square root of d_h + d_r.",
             lambda n, d_r, d_c: (1, 1)),
-    Mistake("the scale without its root. Divide by the square root of nope + rope.",
+    Mistake("the scale without its root. Divide by the square root of d_h + d_r.",
             lambda n, d_r, d_c: ((n + d_r) ** 2, (n + d_r) ** 2)),
-    Mistake("each part scaled by its own width. Add them, then divide by root (nope + rope).",
+    Mistake("each part scaled by its own width. Add both, then divide by root (d_h + d_r).",
             lambda n, d_r, d_c: (n, d_r)),
 )  # fmt: skip
 SOFTMAX = (
     lambda scores: scores.softmax(dim=-1),
-    Mistake("no softmax. The scores become weights by it.", lambda scores: scores),
+    Mistake("no softmax. It turns the scores into weights.", lambda scores: scores),
     Mistake("softmax over the heads, not the cached rows.",
             lambda scores: scores.softmax(dim=1)),
     Mistake("softmax over the one query, not the rows.", lambda scores: scores.softmax(dim=2)),
@@ -82,7 +82,7 @@ def decode_step(
 
     def step(q_nope: Tensor, q_rope: Tensor, entries: Tensor, weight: Tensor) -> Tensor:
         H, n, d_r, d_c = q_nope.shape[1], q_nope.shape[3], q_rope.shape[3], weight.shape[1]
-        w_uk, w_uv = layout(weight, H, n)  # (H, nope, d_c), (H, v, d_c)
+        w_uk, w_uv = layout(weight, H, n)  # (H, d_h, d_c), (H, D_v, d_c)
         latent, k_rope = rows(entries[:, None], d_c)  # (B, 1, S, ...)
         of_content, of_position = scale(n, d_r, d_c)
         scores = q_nope @ w_uk @ latent.mT / of_content**0.5  # (B, H, 1, S)

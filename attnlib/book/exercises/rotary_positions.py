@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from attnlib.book.exercises.grading import Exercise, Grade, LayerExercise, Mistake
 from attnlib.core import attention, merge_heads, split_heads
 from attnlib.masks import causal_mask
-from attnlib.rope import DynamicNtkScaling, Rope, apply_rope, rope_angles
+from attnlib.rope import Rope, apply_rope, rope_angles
+from attnlib.rope_scaling import DynamicNtkScaling
 from attnlib.testing import FAILS, HOLDS, Report
 from attnlib.variants.mha import MultiHeadAttention
 

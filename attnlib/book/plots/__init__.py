@@ -11,10 +11,16 @@ try:
 except ModuleNotFoundError as error:
     raise missing_extra(error) from error
 
-from attnlib.book.plots.basics import mask_tables, soft_lookup, training_and_inference
-from attnlib.book.plots.caches import cache_growth, decode_reads, growing_cache
+from attnlib.book.plots.basics import (
+    mask_tables,
+    score_table,
+    soft_lookup,
+    training_and_inference,
+    transformer_block,
+)
+from attnlib.book.plots.caches import decode_reads, growing_cache
 from attnlib.book.plots.choices import serving, two_prices
-from attnlib.book.plots.conversion import errors_by_rank, healing, loss_by_cache, moves
+from attnlib.book.plots.conversion import cloud, healing, loss_by_cache, moves
 from attnlib.book.plots.heads import (
     by_head,
     reach_tables,
@@ -28,6 +34,7 @@ from attnlib.book.plots.measured import step_times
 from attnlib.book.plots.museum import bugs_and_checks
 from attnlib.book.plots.overview import variants
 from attnlib.book.plots.quality import (
+    intervals,
     loss_beside_costs,
     loss_over_training,
     paired_differences,
@@ -40,7 +47,7 @@ from attnlib.book.plots.rotation import (
     wavelengths,
 )
 from attnlib.book.plots.scaling import score_spread, softmax_gradients, temperatures
-from attnlib.book.plots.sharing import cache_over_kv_heads, folded_queries, recovery
+from attnlib.book.plots.sharing import cache_over_kv_heads, folded_queries
 from attnlib.book.plots.style import (
     ROLES,
     STYLE,
@@ -60,16 +67,16 @@ __all__ = [
     "box",
     "bugs_and_checks",
     "by_head",
-    "cache_growth",
     "cache_over_kv_heads",
+    "cloud",
     "decode_reads",
     "draw_weights",
-    "errors_by_rank",
     "folded_queries",
     "growing_cache",
     "healing",
     "heatmap",
     "heatmaps",
+    "intervals",
     "kept_speed",
     "latent_forms",
     "loss_beside_costs",
@@ -80,9 +87,9 @@ __all__ = [
     "paired_differences",
     "pairings",
     "reach_tables",
-    "recovery",
     "rooflines",
     "score_spread",
+    "score_table",
     "serving",
     "soft_lookup",
     "softmax_gradients",
@@ -92,6 +99,7 @@ __all__ = [
     "temperatures",
     "tint",
     "training_and_inference",
+    "transformer_block",
     "turned_arrows",
     "two_heads",
     "two_prices",

@@ -1,4 +1,4 @@
-"""Pictures of the first idea: soft look-up, masks, training against inference."""
+"""Pictures of the first idea: look-up, scores, masks, a block, training against inference."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from attnlib.book.plots.heatmaps import draw_weights
-from attnlib.book.plots.style import GREY, PAPER, ROLES, arrow, blank, box, styled
+from attnlib.book.plots.style import GREY, INK, PAPER, ROLES, arrow, blank, box, styled, tint
 
 
 @styled
@@ -53,6 +55,106 @@ def soft_lookup(query: str, tokens: Sequence[str], scores, weights) -> Figure:
         arrow(
             ax, (10.25, y + 0.5), (10.9, middle), ROLES["v"], width=0.6 + 3 * float(weights[i])
         )
+    return fig
+
+
+@styled
+def score_table(
+    q: Tensor, k: Tensor, tokens: Sequence[str], *, query: int = 0, key: int = 0
+) -> Figure:
+    """Draw the product of queries and keys as three tables, with one score marked.
+
+    Args:
+        q: queries, shape ``(T, D)``.
+        k: keys, shape ``(S, D)``.
+        tokens: T = S names, of queries and keys.
+        query: row of the marked score.
+        key: column of the marked score.
+
+    Returns:
+        The figure.
+    """
+    (T, D), S = q.shape, len(k)
+    width, height = D + 2 * S + 4.8, T + 1.5
+    fig, ax = plt.subplots(figsize=(6.4, 6.4 * height / width))
+    blank(ax, width, height)
+    middle = 0.7 + T / 2
+    row, column = {(query, d) for d in range(D)}, {(d, key) for d in range(D)}
+    left = 1.4
+    draw_table(ax, q, (left, 0.7), f"Q: {T} x {D}", ROLES["q"], row)
+    left += D + 1.3
+    ax.text(left - 0.65, middle, "@", ha="center", va="center", fontsize=13)
+    draw_table(ax, k.T, (left, middle - D / 2), f"K.T: {D} x {S}", ROLES["k"], column)
+    for s, token in enumerate(tokens):
+        ax.text(left + s + 0.5, middle + D / 2 + 0.2, token, ha="center", fontsize=9)
+    left += S + 1.0
+    ax.text(left - 0.5, middle, "=", ha="center", va="center", fontsize=13)
+    left += 0.9
+    draw_table(ax, q @ k.T, (left, 0.7), f"Q @ K.T: {T} x {S}", ROLES["out"], {(query, key)})
+    for t, token in enumerate(tokens):
+        y = 0.7 + T - t - 0.5
+        ax.text(1.25, y, token, ha="right", va="center", fontsize=9)
+        ax.text(left - 0.1, y, token, ha="right", va="center", fontsize=9)
+        ax.text(left + t + 0.5, 0.9 + T, token, ha="center", fontsize=9)
+    return fig
+
+
+def draw_table(
+    ax: Axes,
+    numbers: Tensor,
+    corner: tuple[float, float],
+    title: str,
+    color: str,
+    marked: set[tuple[int, int]],
+) -> None:
+    """Draw numbers as a table of unit cells, some of them filled.
+
+    Args:
+        ax: the axes.
+        numbers: shape ``(rows, columns)``.
+        corner: lower left corner of the table, in data units.
+        title: below the table.
+        color: of the filled cells.
+        marked: rows and columns of the filled cells, from the top left.
+    """
+    rows, columns = numbers.shape
+    x, y = corner
+    for i in range(rows):
+        for j in range(columns):
+            face = tint(color, 0.3) if (i, j) in marked else PAPER
+            box(ax, x + j, y + rows - 1 - i, 1, 1, GREY, f"{numbers[i, j]:g}", facecolor=face,
+                linewidth=0.8, size=9)  # fmt: skip
+    ax.text(x + columns / 2, y - 0.2, title, ha="center", va="top", fontsize=9, color=GREY)
+
+
+@styled
+def transformer_block() -> Figure:
+    """Draw one block of a transformer: a straight stream, and two branches that add to it.
+
+    Returns:
+        The figure.
+    """
+    fig, ax = plt.subplots(figsize=(6.4, 2.5))
+    blank(ax, 12.8, 5.0)
+    stream, branch = 1.0, 3.0
+    arrow(ax, (0.2, stream), (12.6, stream), INK, width=3.0)
+    ax.text(0.2, stream - 0.3, "x, one vector\nper token", va="top", fontsize=9)
+    ax.text(6.4, stream - 0.3, "residual stream", ha="center", va="top", fontsize=9)
+    ax.text(12.6, stream - 0.3, "to the\nnext block", ha="right", va="top", fontsize=9)
+    parts = [
+        ("attention", "tokens read from\neach other", ROLES["q"]),
+        ("feed-forward", "each token\nby itself", ROLES["v"]),
+    ]
+    for left, (name, what, color) in zip((1.6, 7.0), parts, strict=True):
+        arrow(ax, (left, stream), (left, branch - 0.4))
+        box(ax, left - 0.6, branch - 0.4, 1.2, 0.8, GREY, "norm", size=9)
+        arrow(ax, (left + 0.6, branch), (left + 1.2, branch))
+        box(ax, left + 1.2, branch - 0.4, 2.3, 0.8, color, name)
+        ax.text(left + 2.35, branch + 0.55, what, ha="center", fontsize=9, color=GREY)
+        arrow(ax, (left + 3.5, branch), (left + 4.0, branch), arrowstyle="-")
+        arrow(ax, (left + 4.0, branch), (left + 4.0, stream + 0.2))
+        ax.plot([left + 4.0], [stream], marker="o", markersize=15, color=PAPER, mec=INK)
+        ax.text(left + 4.0, stream - 0.02, "+", ha="center", va="center", fontsize=13)
     return fig
 
 
@@ -106,7 +208,7 @@ def training_and_inference(weights, tokens: Sequence[str]) -> Figure:
         axes[1].add_patch(veil)
     frame = plt.Rectangle((-0.5, T - 1.5), T, 1, fill=False, edgecolor=ROLES["q"], lw=2.4)
     axes[1].add_patch(frame).set_clip_on(False)
-    axes[1].set_xlabel("inference: one new row a step", labelpad=8)
+    axes[1].set_xlabel("inference: one new row per step", labelpad=8)
     axes[0].set_ylabel("query: who asks")
     for ax in axes:
         ax.xaxis.set_label_position("bottom")

@@ -8,7 +8,6 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from attnlib.book.appearance import appearance_of
 from attnlib.book.plots.style import GREY, INK, ROLES, blank, box, styled
 
 GIB = 2**30
@@ -85,33 +84,4 @@ def decode_reads(
     ax.set_xticks(lengths[::2], [f"{n:,}" for n in lengths[::2]])
     ax.grid(True)
     ax.legend(loc="lower right")
-    return fig
-
-
-@styled
-def cache_growth(lengths: Sequence[int], variants: Mapping[str, Sequence[int]]) -> Figure:
-    """Draw cache bytes against context length, one labelled line per variant.
-
-    Args:
-        lengths: context lengths in tokens.
-        variants: label of a variant, its name alone or followed by a comma, such as
-            "GQA, 8 KV heads", to its bytes, one number per length.
-
-    Returns:
-        The figure.
-
-    Raises:
-        ValueError: if a label does not begin with the name of a registered variant.
-    """
-    fig, ax = plt.subplots(figsize=(6.0, 3.8))
-    for label, values in variants.items():
-        look = appearance_of(label)
-        gib = [value / GIB for value in values]
-        ax.plot(lengths, gib, look.line, marker=look.marker, color=look.color)
-        ax.annotate(f" {label}", (lengths[-1], gib[-1]), (5, 0), textcoords="offset points",
-                    va="center", fontsize=10, annotation_clip=False)  # fmt: skip
-    log_axes(ax)
-    ax.set(xlabel="context, tokens", ylabel="cache of one sequence, GiB")
-    ax.set_xticks(lengths[::2], [f"{n:,}" for n in lengths[::2]])
-    ax.grid(True)
     return fig

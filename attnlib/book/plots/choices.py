@@ -68,7 +68,7 @@ def serving(speeds: Mapping[str, Mapping[int, float]]) -> Figure:
         ax.plot(users, speed, color=look.color, marker=look.marker, markersize=5, label=name)
         ax.plot(users[-1:], speed[-1:], "o", color=look.color, markersize=13, mfc="none")
     ax.set(xscale="log", yscale="log", xlabel="users at once",
-           ylabel="tokens per second, each user")  # fmt: skip
+           ylabel="tokens per second per user")  # fmt: skip
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_locator(LogLocator(base=2))
         axis.set_major_formatter(lambda value, _: f"{value:,g}")

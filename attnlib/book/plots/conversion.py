@@ -1,4 +1,4 @@
-"""Pictures of the conversion lab: the conversions, recovery by training, errors by rank."""
+"""Pictures of the conversion lab: the conversions, the axes of a cloud, losses."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from attnlib.book.plots.style import (
     BLUE,
@@ -35,8 +37,6 @@ STARTS = {
     "fresh": (ORANGE, "-.", "v"),
     "latent": (ROLES["latent"], "-", "D"),
 }
-#: Colour, line and marker of each guide of a latent.
-GUIDES = {"weights": (SKY, "--", "o"), "text": (ROLES["latent"], "-", "D")}
 
 
 @styled
@@ -94,70 +94,75 @@ def cells(ax: Axes, x: float, y: float, count: int, role: str, letter: str) -> N
 
 
 @styled
+def cloud(points: Tensor) -> Figure:
+    """Draw points with the two axes that the SVD finds, and their shadows on the first.
+
+    The arrows are twice as long as the root of the mean square along their axis.
+
+    Args:
+        points: shape ``(n, 2)``.
+
+    Returns:
+        The figure.
+    """
+    points = points.double()
+    _, spread, axes = torch.linalg.svd(points, full_matrices=False)  # axes are rows
+    axes = axes * axes[:, :1].sign()  # both point to the right
+    shadows = points @ axes[:1].T @ axes[:1]  # (n, 2)
+    fig, ax = plt.subplots(figsize=(5.6, 3.4))
+    for point, shadow in zip(points.tolist(), shadows.tolist(), strict=True):
+        ax.plot(*zip(point, shadow, strict=True), color=GREY, linewidth=0.7, zorder=1)
+    ax.plot(*points.T.tolist(), "o", color=SKY, markersize=4, label="keys and values")
+    ax.plot(*shadows.T.tolist(), ".", color=ROLES["latent"], markersize=5, label="shadows")
+    for axis, length, name in zip(
+        axes.tolist(), (2 * spread / len(points) ** 0.5).tolist(), ("first", "second"),
+        strict=True,
+    ):  # fmt: skip
+        end = (length * axis[0], length * axis[1])
+        arrow(ax, (0, 0), end, INK)
+        ax.annotate(f"{name} axis", end, (6, 6), textcoords="offset points", fontsize=10)
+    ax.set_aspect("equal")
+    ax.set_xlabel("first coordinate")
+    ax.set_ylabel("second coordinate")
+    ax.legend(loc="upper left")
+    return fig
+
+
+@styled
 def healing(
     panels: Mapping[str, Mapping[str, Sequence[Estimate]]],
-    percents: Sequence[int],
+    steps: Sequence[int],
     unconverted: Sequence[Estimate],
 ) -> Figure:
-    """Draw losses of converted models over the share of training that was added.
+    """Draw losses of converted models over the steps of training that were added.
 
     Marks are means over seeds, strokes their 95 % intervals. The grey line is the model that
     was not converted and was trained for as many further steps.
 
     Args:
-        panels: title of a panel to its curves: a key of ``STARTS`` to one estimate per
-            percentage, or to estimates for the last of them, in nats per byte.
-        percents: steps added, in percent of the original ones; the first is 0.
-        unconverted: one estimate per percentage.
+        panels: title of a panel to its curves: a key of ``STARTS`` to one estimate per number
+            of steps, or to estimates for the last of them, in nats per byte.
+        steps: how many were added; the first is 0.
+        unconverted: one estimate per number of steps.
 
     Returns:
         The figure.
     """
     width = 2.3 * len(panels) + 0.4
     fig, axes = plt.subplots(1, len(panels), figsize=(width, 3.7), sharey=True, squeeze=False)
-    places = range(len(percents))
+    places = range(len(steps))
     for ax, (title, curves) in zip(axes[0], panels.items(), strict=True):
         ax.plot(places, [e.mean for e in unconverted], color=GREY, label="not converted")
         for i, (start, estimates) in enumerate(curves.items()):
             shifted = [place + 0.06 * (i - 1) for place in places][-len(estimates) :]
             draw_curve(ax, shifted, estimates, STARTS[start], start, linewidth=1.6)
         ax.set_title(title)
-        ax.set_xticks(places, [f"{percent}" for percent in percents])
-        ax.set_xlim(-0.3, len(percents) - 0.7)
+        ax.set_xticks(places, [f"{count}" for count in steps])
+        ax.set_xlim(-0.3, len(steps) - 0.7)
         ax.grid(True, axis="y")
-    axes[0, 0].set_ylabel("held-out loss, nats a byte")
-    fig.supxlabel("trained on, % of the original steps", fontsize=11)
+    axes[0, 0].set_ylabel("held-out loss, nats per byte")
+    fig.supxlabel("further steps of training", fontsize=11)
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
-    return fig
-
-
-@styled
-def errors_by_rank(
-    ranks: Sequence[int],
-    panels: Mapping[str, Mapping[str, Sequence[Estimate]]],
-) -> Figure:
-    """Draw relative errors against the width of the latent.
-
-    Args:
-        ranks: widths of the latent, ascending.
-        panels: title of a panel to its curves: a key of ``GUIDES`` to one estimate per
-            rank; 0 = unchanged, 1 = as far off as zeros.
-
-    Returns:
-        The figure.
-    """
-    width = 2.3 * len(panels) + 0.4
-    fig, axes = plt.subplots(1, len(panels), figsize=(width, 3.5), sharey=True, squeeze=False)
-    for ax, (title, curves) in zip(axes[0], panels.items(), strict=True):
-        for guide, estimates in curves.items():
-            draw_curve(ax, ranks, estimates, GUIDES[guide], f"by {guide}")
-        ax.set_title(title)
-        ax.set_xticks(ranks[::2])
-        ax.grid(True)
-    axes[0, 0].set_ylim(bottom=0)
-    axes[0, 0].set_ylabel("relative error")
-    fig.supxlabel("width of the latent", fontsize=11)
-    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return fig
 
 
@@ -190,8 +195,8 @@ def loss_by_cache(
         ax.set_xticks(ticks, [f"{size}" for size in ticks])
         ax.minorticks_off()
         ax.grid(True)
-    axes[0, 0].set_ylabel("held-out loss, nats a byte")
-    fig.supxlabel("cache, numbers a token and layer", fontsize=11)
+    axes[0, 0].set_ylabel("held-out loss, nats per byte")
+    fig.supxlabel("cached numbers per token and layer", fontsize=11)
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
     return fig
 

@@ -105,7 +105,9 @@ def where_numbers_land(flat, right, wrong) -> Figure:
 
     grid(flat, 0.2, center + T / 2)
     ax.plot([0.2 + D] * 2, [center - T / 2, center + T / 2], color=INK, lw=1.6, ls="--")
-    ax.text(0.2 + H * D / 2, center + T / 2 + 0.5, "q: a row a token", ha="center", fontsize=11)
+    ax.text(
+        0.2 + H * D / 2, center + T / 2 + 0.5, "q: one row per token", ha="center", fontsize=11
+    )
     heads = (2 * T + 0.6, T + 0.1)  # upper edge of each head's block
     for values, x, title, good in (
         (right, 6.4, "view, transpose", True),

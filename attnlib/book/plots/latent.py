@@ -34,25 +34,31 @@ def latent_forms(
         The figure.
     """
     nope, rope, value, rank = qk_nope_head_dim, qk_rope_head_dim, v_head_dim, kv_lora_rank
-    fig, (top, bottom) = plt.subplots(2, 1, figsize=(6.2, 5.0))
-    tall, flat, cache_x = 1.5, 0.3, 9.3
-    for ax in (top, bottom):
-        blank(ax, 12.6, 3.2)
-        strip(ax, cache_x, 0.75, tall, [(rank, "latent"), (rope, "k")], 1)
-        caption(ax, cache_x, 0.75 + tall, "cached tokens", f"{rank} + {rope}, for all heads")
+    fig, (top, bottom) = plt.subplots(2, 1, figsize=(6.2, 5.6), height_ratios=[4.6, 3.2])
+    tall, flat, cache_x, x = 1.3, 0.3, 9.3, 4.6
+    for ax, height, y in ((top, 4.6, 1.5), (bottom, 3.2, 0.85)):
+        blank(ax, 12.6, height)
+        strip(ax, cache_x, y, tall, [(rank, "latent"), (rope, "k")], 1)
+        caption(ax, cache_x, y + tall, "cached tokens", f"{rank} + {rope}, for all heads")
 
     top.set_title("expanded: the cache comes to the heads")
-    strip(top, 0.2, 1.6, flat, [(nope, "q"), (rope, "q")], n_heads)
-    caption(top, 0.2, 1.6 + flat, "query", f"{n_heads} × ({nope} + {rope})")
-    strip(top, 3.4, 0.75, tall, [(nope, "k"), (rope, "k")], n_heads)
-    caption(top, 3.4, 0.75 + tall, "keys", f"{n_heads} × ({nope} + {rope})")
-    strip(top, 6.3, 0.75, tall, [(value, "v")], n_heads)
-    caption(top, 6.3, 0.75 + tall, "values", f"{n_heads} × {value}")
-    arrow(top, (1.4, 1.75), (3.3, 1.75), INK)
-    arrow(top, (cache_x, 1.1), (7.3, 1.1), ROLES["latent"])
-    top.text(8.3, 1.2, "$W^{UV}$", ha="center", fontsize=12)
-    arrow(top, (cache_x + 0.6, 0.7), (4.0, 0.7), ROLES["latent"], bend=-0.16)
-    top.text(6.9, -0.14, "$W^{UK}$ (rotary key: copied)", ha="center", fontsize=10)
+    strip(top, 0.2, 2.75, flat, [(nope, "q"), (rope, "q")], n_heads)
+    caption(top, 0.2, 2.75 + flat, "query", f"{n_heads} × ({nope} + {rope})")
+    strip(top, x, 2.3, tall, [(nope, "k"), (rope, "k")], n_heads)
+    caption(top, x, 2.3 + tall, "keys", f"{n_heads} × ({nope} + {rope})")
+    strip(top, x, 0.2, tall, [(value, "v")], n_heads)
+    caption(top, x + 0.95, 0.05, "values", f"{n_heads} × {value}")
+    strip(top, 0.2, 0.75, flat, [(value, "out")], n_heads)
+    caption(top, 0.2, 0.72, f"output: {n_heads} × {value}", "", below=True)
+    arrow(top, (1.4, 2.9), (x - 0.1, 2.9), INK)
+    top.text(3.0, 3.02, "scores", ha="center", fontsize=10)
+    arrow(top, (x + 0.4, 2.25), (x + 0.4, 1.8), INK)
+    top.text(x - 0.1, 1.95, "weights", ha="right", fontsize=10)
+    arrow(top, (x - 0.1, 0.9), (1.2, 0.9), INK)
+    arrow(top, (cache_x - 0.05, 2.4), (x + 1.3, 2.75), ROLES["latent"])
+    top.text(7.5, 2.82, "$W^{UK}$ (rotary key: copied)", ha="center", fontsize=9.5)
+    arrow(top, (cache_x - 0.05, 1.8), (x + 1.05, 1.2), ROLES["latent"])
+    top.text(7.6, 1.2, "$W^{UV}$", ha="center", fontsize=12)
 
     bottom.set_title("absorbed: the query comes to the cache")
     strip(bottom, 0.2, 1.85, flat, [(nope, "q"), (rope, "q")], n_heads)
@@ -62,11 +68,13 @@ def latent_forms(
     arrow(bottom, (1.4, 2.0), (4.1, 2.0), ROLES["latent"])
     bottom.text(2.75, 2.12, "$W^{UK}$", ha="center", fontsize=12)
     arrow(bottom, (7.2, 2.0), (cache_x - 0.05, 1.8), INK)
+    bottom.text(8.3, 2.05, "scores", ha="center", fontsize=10)
     strip(bottom, 4.2, 0.75, flat, [(rank, "latent")], n_heads)
     caption(bottom, 4.2, 0.72, f"mixed latents: {n_heads} × {rank}", "", below=True)
-    strip(bottom, 0.2, 0.75, flat, [(value, "v")], n_heads)
+    strip(bottom, 0.2, 0.75, flat, [(value, "out")], n_heads)
     caption(bottom, 0.2, 0.72, f"output: {n_heads} × {value}", "", below=True)
     arrow(bottom, (cache_x - 0.05, 1.1), (7.2, 0.9), INK)
+    bottom.text(8.25, 1.3, "weights", ha="center", fontsize=10)
     arrow(bottom, (4.1, 0.9), (1.2, 0.9), ROLES["latent"])
     bottom.text(2.75, 1.02, "$W^{UV}$", ha="center", fontsize=12)
     return fig

@@ -1,4 +1,4 @@
-"""Pictures of the quality lab: losses of several seeds with confidence intervals."""
+"""Pictures of the quality lab: losses of several seeds with their intervals."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from attnlib.book.appearance import appearance_of
-from attnlib.book.plots.style import GREY, INK, PAPER, styled
+from attnlib.book.plots.style import BLUE, GREY, INK, PAPER, VERMILION, styled
 from attnlib.labs.stats import estimate, paired_difference
 
 if TYPE_CHECKING:
     from attnlib.labs.quality import Quality
+    from attnlib.labs.stats import Estimate
 
 
 def marker_style(name: str) -> dict[str, Any]:
@@ -34,6 +35,35 @@ def marker_style(name: str) -> dict[str, Any]:
     look = appearance_of(name)
     inside = look.color if name == look.name else "none"
     return {"color": look.color, "marker": look.marker, "markerfacecolor": inside}
+
+
+@styled
+def intervals(estimates: Sequence[Estimate], truth: float) -> Figure:
+    """Draw intervals one below the other, and the true mean as a line through them.
+
+    Those that contain it have a filled mark; those that miss it are dashed, with an open one.
+
+    Args:
+        estimates: of one quantity, each from its own sample.
+        truth: the true mean.
+
+    Returns:
+        The figure.
+    """
+    fig, ax = plt.subplots(figsize=(6.2, 0.15 * len(estimates) + 0.8))
+    ax.axvline(truth, color=INK, linewidth=1.2)
+    for y, one in enumerate(estimates):
+        caught = one.low <= truth <= one.high
+        color = BLUE if caught else VERMILION
+        ax.plot([one.low, one.high], [y, y], "-" if caught else "--", color=color, linewidth=2)
+        inside = color if caught else PAPER
+        ax.plot(one.mean, y, "o", color=color, markerfacecolor=inside, markersize=5)
+    ax.set_ylim(len(estimates) - 0.4, -0.6)
+    ax.set_yticks([])
+    ax.set_ylabel("one interval per lab")
+    ax.set_xlabel("held-out loss, nats per byte; the line is the true mean")
+    ax.grid(True, axis="x")
+    return fig
 
 
 @styled
@@ -71,7 +101,7 @@ def loss_over_training(
         right.plot(steps[1:], means, linestyle=look.line, label=name, **style)
         low, high = [e.low for e in differences], [e.high for e in differences]
         right.fill_between(steps[1:], low, high, color=look.color, alpha=0.16, lw=0)
-    left.set(title="held-out loss", ylabel="nats a byte")
+    left.set(title="held-out loss", ylabel="nats per byte")
     right.set(title=f"difference to {base}")
     for ax in (left, right):
         ax.set_xlabel("steps of training")
@@ -113,7 +143,7 @@ def paired_differences(groups: Mapping[str, Mapping[str, Sequence[float]]]) -> F
         ax.set_title(title)
         ax.tick_params(axis="y", length=0)
         ax.grid(True, axis="x")
-    axes[-1, 0].set_xlabel("difference in held-out loss, nats a byte (left is better)")
+    axes[-1, 0].set_xlabel("difference in held-out loss, nats per byte (left is better)")
     return fig
 
 
@@ -142,7 +172,7 @@ def loss_beside_costs(quality: Quality, names: Sequence[str]) -> Figure:
     left.set_xscale("log", base=2)
     left.set_xticks(sorted(drawn), [f"{n_bytes:,}" for n_bytes in sorted(drawn)])
     left.xaxis.set_minor_locator(NullLocator())
-    left.set(xlabel="cache, bytes a token", ylabel="held-out loss, nats a byte")
+    left.set(xlabel="cache, bytes per token", ylabel="held-out loss, nats per byte")
     left.margins(x=0.15)
     right.margins(x=0.15)
     right.set(xlabel="training step, ms of CPU time")

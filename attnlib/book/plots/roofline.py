@@ -80,8 +80,8 @@ def rooflines(roofs: Mapping[str, Roof]) -> Figure:
     for ax, (title, roof) in zip(axes[:, 0], roofs.items(), strict=True):
         draw_roof(ax, roof, span, low)
         ax.set_title(title, fontsize=11)
-        ax.set_ylabel("of the peak rate, %")
-    axes[-1, 0].set_xlabel("arithmetic intensity, FLOPs for each byte read")
+        ax.set_ylabel("share of the peak rate, %")
+    axes[-1, 0].set_xlabel("arithmetic intensity, FLOPs per byte read")
     kinds = list(dict.fromkeys(kind for kind, _ in work))
     names = list(dict.fromkeys(name for _, points in work for name in points))
     looks = [appearance_of(name) for name in names]
@@ -144,7 +144,7 @@ def draw_roof(ax: Axes, roof: Roof, span: tuple[float, float], low: float) -> No
     )  # fmt: skip
     ax.axvline(ridge, color=GREY, lw=1, ls=":", zorder=1)
     note = {"xytext": (0, 5), "textcoords": "offset points", "fontsize": 9.5, "color": INK}
-    ax.annotate(f" ridge: {ridge:,.0f}", (ridge, low * 0.62), **note)
+    ax.annotate(f" ridge point: {ridge:,.0f}", (ridge, low * 0.62), **note)
     ax.annotate("waits for memory", (span[0] * 1.15, 130), **note)
     ax.annotate("waits for arithmetic", (span[1] / 1.15, 130), ha="right", **note)
     for i, (kind, points) in enumerate(roof.work.items()):

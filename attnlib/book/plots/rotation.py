@@ -134,7 +134,7 @@ def pairings(width: int) -> Figure:
 
 @styled
 def kept_speed(speeds: Mapping[str, object]) -> Figure:
-    """Draw which share of its speed each pair of dimensions keeps under several rules.
+    """Draw which share of its speed each pair of numbers keeps under several rules.
 
     Args:
         speeds: label of a rule to new speed / old speed of each pair, shape ``(pairs,)``.
@@ -142,15 +142,12 @@ def kept_speed(speeds: Mapping[str, object]) -> Figure:
     Returns:
         The figure.
     """
-    fig, ax = plt.subplots(figsize=(6.0, 3.1))
-    styles = [(BLUE, "--"), (GREEN, "-."), (VERMILION, "-")]
+    fig, ax = plt.subplots(figsize=(6.0, 3.3))
+    styles = [(BLUE, "--"), (GREEN, "-."), (VERMILION, "-"), (PURPLE, ":")]
     for (label, values), (color, line) in zip(speeds.items(), styles, strict=False):
-        values = np.asarray(values)
-        ax.plot(values, color=color, ls=line)
-        place = len(values) // 2
-        ax.annotate(label, (place, values[place]), (0, 7), textcoords="offset points",
-                    fontsize=10, color=color)  # fmt: skip
+        ax.plot(np.asarray(values), color=color, ls=line, label=label)
     ax.set(xlim=(0, len(values) - 1), ylim=(0, 1.1))
-    ax.set(xlabel="pair i, fast to slow", ylabel="speed kept")
+    ax.set(xlabel="pair i, fast to slow", ylabel="new speed / old speed")
     ax.grid(axis="y")
+    ax.legend(loc="upper right", fontsize=10)
     return fig

@@ -93,7 +93,7 @@ def softmax_gradients(widths: Sequence[int], jacobian, to_query) -> Figure:
         The figure.
     """
     fig, axes = plt.subplots(1, 2, figsize=(6.4, 3.6))
-    titles = ["weights by scores", "weights by query"]
+    titles = ["when the scores move", "when the query moves"]
     for ax, values, title in zip(axes, (jacobian, to_query), titles, strict=True):
         for (color, marker), (mean, median) in zip((SCALED, UNSCALED), values, strict=True):
             ax.plot(widths, mean, color=color, marker=marker, ls="-")
@@ -101,7 +101,7 @@ def softmax_gradients(widths: Sequence[int], jacobian, to_query) -> Figure:
         ax.set_yscale("log")
         width_axis(ax, widths)
         ax.set_title(title, fontsize=11)
-    axes[0].set_ylabel("norm of the derivative")
+    axes[0].set_ylabel("how far the weights move (norm)")
     handles = []
     for (color, marker), name in ((UNSCALED, "no scale"), (SCALED, "1 / sqrt(D)")):
         handles += [

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
-import numpy as np
 from matplotlib.figure import Figure
 
-from attnlib.book.plots.conversion import STARTS
-from attnlib.book.plots.style import GREY, ROLES, blank, box, styled
+from attnlib.book.plots.style import ROLES, blank, box, styled
 from attnlib.costs import Geometry
 from attnlib.variants import variant_of
 
@@ -64,38 +62,4 @@ def cache_over_kv_heads(n_heads: int, gib: Mapping[int, float]) -> Figure:
     ax.set(xlabel="cache of one sequence, GiB", ylabel="KV heads")
     ax.set_xlim(0, 1.18 * max(gib.values()))
     ax.tick_params(axis="y", length=0)
-    return fig
-
-
-@styled
-def recovery(losses: Mapping[str, Mapping[str, Sequence]], chance: float) -> Figure:
-    """Draw losses of converted models over further training: the runs' mean and range.
-
-    Args:
-        losses: title of a panel to its curves: ``"mean"``, ``"first"`` or ``"random"`` to the
-            losses of the runs, shape ``(runs, steps)``.
-        chance: the loss of guessing, drawn as a line.
-
-    Returns:
-        The figure.
-    """
-    fig, axes = plt.subplots(1, len(losses), figsize=(6.6, 3.6), sharey=True, squeeze=False)
-    top = max(np.max(runs) for curves in losses.values() for runs in curves.values())
-    for ax, (title, curves) in zip(axes[0], losses.items(), strict=True):
-        for start, runs in curves.items():
-            runs, (color, line, marker) = np.asarray(runs), STARTS[start]
-            steps = np.arange(runs.shape[1])
-            ax.fill_between(steps, runs.min(0), runs.max(0), color=color, alpha=0.18, lw=0)
-            ax.plot(steps, runs.mean(0), color=color, linestyle=line, label=start,
-                    marker=marker, markevery=10)  # fmt: skip
-        ax.axhline(chance, color=GREY, linewidth=1)
-        ax.set_title(title, fontsize=11)
-        ax.set(xlabel="steps of training", ylim=(0, 1.05 * top))
-        ax.grid(True, axis="y")
-    axes[0, 0].annotate(
-        "guessing", (1, chance), (-2, 3), xycoords=("axes fraction", "data"),
-        textcoords="offset points", ha="right", fontsize=9,
-    )  # fmt: skip
-    axes[0, 0].set_ylabel("loss")
-    axes[0, -1].legend(loc="lower left", fontsize=9)
     return fig
