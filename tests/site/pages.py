@@ -17,7 +17,7 @@ from visits import PAGES
 from tools import ROOT
 
 CHAPTERS = sorted((ROOT / "chapters").glob("*.ipynb"))
-TRAINED = {"multi-head-attention", "grouped-query-attention"}  # chapters that train a model
+TRAINED = {"what-heads-learn", "conversion-lab"}  # chapters that train a model
 STORED = re.compile(r'<div class="attnlib-widget"[^>]* data-widget="(\w+)">')
 
 

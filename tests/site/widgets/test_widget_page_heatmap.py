@@ -11,9 +11,7 @@ from attnlib.book.widgets.base import unpack
 
 PLACES = places("heatmap")
 # Pointers drive a map of one head and one of several layers and heads. Keys drive all.
-POINTED = [
-    place for place in PLACES if place.chapter.startswith(("dot-product", "multi-head-a"))
-]
+POINTED = [place for place in PLACES if place.chapter.startswith(("dot-product", "what-heads"))]
 ROUNDED = 0.0052  # half a unit of the second decimal, and what two processors may differ by
 
 
