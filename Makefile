@@ -63,7 +63,7 @@ normalise: .venv/ready ## bring the chapters to canonical form without executing
 
 .PHONY: listings
 listings: .venv/ready ## write listing cells, tables of names and lists of chapters
-	@$(TOOLS) notation && $(TOOLS) listings && $(TOOLS) contents
+	@$(TOOLS) notation && $(TOOLS) listings && $(TOOLS) minutes && $(TOOLS) contents
 
 .PHONY: pictures
 pictures: .venv/ready ## draw the front page's pictures

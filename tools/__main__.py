@@ -20,6 +20,7 @@ COMMANDS = {
     "listings": ("listings", "write the chapters' listing cells from the library"),
     "notation": ("notation", "write the tables of symbols and names"),
     "contents": ("contents", "write the lists of chapters"),
+    "minutes": ("minutes", "write how long each chapter takes"),
     "pictures": ("pictures", "draw the pictures of the front page"),
     "numbers": ("check_numbers", "check that each number in the prose is computed or sourced"),
     "types": ("type_errors", "count type errors, whose number may only fall"),

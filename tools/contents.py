@@ -13,7 +13,9 @@ import json
 import re
 from pathlib import Path
 
-from tools import ROOT, arguments, toc
+import nbformat
+
+from tools import ROOT, arguments, minutes, toc
 
 TITLE = re.compile(r"^# (.+)$", re.MULTILINE)
 QUESTION = re.compile(r"^\*\*The question: (.+?)\*\*", re.MULTILINE)
@@ -21,6 +23,15 @@ TABLE = re.compile(
     r"(?P<begin><!-- table of the part (?P<part>[^:]+): .*? -->\n).*?"
     r"(?P<end><!-- end of table -->)",
     re.DOTALL,
+)
+START = re.compile(
+    r"(?P<begin><!-- table of starts: .*? -->\n).*?(?P<end><!-- end of table -->)", re.DOTALL
+)
+# Who reads, and the first and the last chapter of the way.
+READERS = (
+    ("Attention is new to you", "dot-product-attention", "multi-head-latent-attention"),
+    ("You know multi-head attention", "kv-cache", "multi-head-latent-attention"),
+    ("You choose or serve models", "choosing-a-variant", "measure-it-yourself"),
 )
 README = """\
 # Chapters, in the order of reading
@@ -85,13 +96,55 @@ def front_page(text: str, root: Path = ROOT) -> str:
     def table(mark: re.Match[str]) -> str:
         if mark["part"] not in parts:
             raise ContentsError(f"_toc.yml has no part {mark['part']!r}")
-        lines = ["| chapter | the question it answers |", "|---|---|"]
+        lines = ["| chapter | the question it answers | minutes |", "|---|---|---|"]
         for page in parts[mark["part"]]:
-            title, question = title_and_question(root / f"{page}.ipynb")
-            lines.append(f"| [{title}]({page}.ipynb) | {question} |")
+            path = root / f"{page}.ipynb"
+            title, question = title_and_question(path)
+            lines.append(f"| [{title}]({page}.ipynb) | {question} | {core_minutes(path)} |")
         return f"{mark['begin']}\n{chr(10).join(lines)}\n\n{mark['end']}"
 
+    if START.search(text):
+        text = START.sub(lambda m: f"{m['begin']}\n{start(root)}\n\n{m['end']}", text)
     return TABLE.sub(table, text)
+
+
+def core_minutes(path: Path) -> int:
+    """Return how long the core path of a chapter takes, in minutes.
+
+    Args:
+        path: of its notebook.
+    """
+    return minutes.counts(nbformat.read(path, as_version=4)).core
+
+
+def hours(total: int) -> str:
+    """Return a number of minutes in hours, to a quarter, such as "2¾".
+
+    Args:
+        total: minutes.
+    """
+    whole, quarters = divmod(round(total / 15), 4)
+    return f"{whole or ''}{('', '¼', '½', '¾')[quarters]}"
+
+
+def start(root: Path = ROOT) -> str:
+    """Return the table that says where each reader starts, and how long the core paths take.
+
+    Args:
+        root: the book's folder.
+    """
+    names = toc.chapters(root)
+    lines = ["| you | start with | go on to | hours |", "|---|---|---|---|"]
+    for who, first, last in READERS:
+        walk = names[names.index(first) : names.index(last) + 1]
+        paths = [root / toc.CHAPTERS / f"{name}.ipynb" for name in walk]
+        links = [
+            f"[{title_and_question(path)[0]}]({toc.CHAPTERS}{path.name})"
+            for path in (paths[0], paths[-1])
+        ]
+        time = hours(sum(core_minutes(path) for path in paths))
+        lines.append(f"| {who} | {links[0]} | {links[1]} | {time} |")
+    return "\n".join(lines)
 
 
 def pages(root: Path = ROOT) -> dict[Path, str]:

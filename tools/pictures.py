@@ -21,7 +21,7 @@ from tools import ROOT, arguments
 IMAGES = ROOT / "images"
 
 # Sizes of DeepSeek-V3's heads: 128 of width 128, a latent of 512 and a rotary key of 64; GQA
-# with 8 key/value heads. Source: arXiv 2412.19437, section 4.2.
+# with 8 KV heads. Source: arXiv 2412.19437, section 4.2.
 CACHED = {
     "MHA": 2 * 128 * 128,
     "GQA": 2 * 8 * 128,

@@ -173,6 +173,7 @@ STEPS = (
         (
             tool("listings", "--check"),
             tool("notation", "--check"),
+            tool("minutes", "--check"),
             tool("contents", "--check"),
             tool("pictures", "--check"),
             tool("normalise", "--check"),

@@ -73,8 +73,9 @@ def good() -> NotebookNode:
         ],
         execution_count=1,
     )
-    texts = [RIGHT_FIRST, RIGHT_LAST, RIGHT_FIRST, RIGHT_LAST, f"## Exercises\n\n{EXERCISES}"]
-    end = ["## Summary\n\nx", CLOSING, "## Further reading\n\nx"]
+    asked = [RIGHT_FIRST, RIGHT_LAST, RIGHT_FIRST]
+    texts = [*asked, "## Summary\n\nx", f"## Exercises\n\n{EXERCISES}"]
+    end = ["Last words.", CLOSING, "## Further reading\n\nx"]
     cells = [*map(new_markdown_cell, texts), start, *map(new_markdown_cell, end)]
     return new_notebook(cells=cells)
 
@@ -113,7 +114,7 @@ def use_the_readers_code(notebook: NotebookNode) -> None:
 
 def all_right_first(notebook: NotebookNode) -> None:
     """Put every right option first."""
-    for index in range(4):
+    for index in range(3):
         notebook.cells[index].source = RIGHT_FIRST
 
 
@@ -135,7 +136,7 @@ BAD = [
     ),
     (learning.details_are_well_formed, swap(0, ">So<", ">So $x$<"), "Markdown in a summary"),
     (learning.details_are_well_formed, swap(0, '"option"', '"choice"'), "'choice'"),
-    (learning.questions_come_before_answers, text(0, "x"), "3 questions, at least 4"),
+    (learning.questions_come_before_answers, text(0, "x"), "2 questions, at least 3"),
     (learning.questions_come_before_answers, text(0, option("No")), "without **Predict.**"),
     (
         learning.questions_come_before_answers,
@@ -164,7 +165,8 @@ BAD = [
         "1 answers link",
     ),
     (learning.closes_with_recall, text(7, "## Explain it back"), "0 answers to open"),
-    (learning.closes_with_recall, text(6, "x"), "sections at the end"),
+    (learning.closes_with_recall, text(3, "x"), "sections at the end"),
+    (learning.closes_with_recall, text(6, "## Going deeper\n\nx"), "sections at the end"),
 ]
 
 

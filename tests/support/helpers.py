@@ -130,7 +130,7 @@ def unchanged(cache, before):
 
 
 def short_text(n_train, n_held_out):
-    """Random bytes in place of the laboratories' long text."""
+    """Random bytes instead of the laboratories' long text."""
     torch.manual_seed(0)
     data = torch.randint(256, (n_train + n_held_out,), dtype=torch.uint8)
     fingerprint = {"sha256": "0" * 64, "bytes": len(data), "files": 2, "held_out_files": 1,

@@ -17,7 +17,7 @@ from nbformat import NotebookNode
 from tools import solutions
 from tools.details import details
 
-LEAST_QUESTIONS, LEAST_OPTIONS, LEAST_EXERCISES = 4, 3, 3
+LEAST_QUESTIONS, LEAST_OPTIONS, LEAST_EXERCISES = 3, 3, 2
 LEAST_REASON_WORDS = 8
 
 ANY_DETAILS = re.compile(r"</?details\b")
@@ -179,7 +179,9 @@ def closes_with_recall(chapter: Chapter) -> list[str]:
     if chapter.earlier and len(linked) < 2:
         complaints.append(f"{len(linked)} answers link to an earlier chapter, at least 2")
     order = [t for _, c in cells(chapter, "markdown") for t in SECTION.findall(prose(c.source))]
-    wanted = ["Exercises", "Summary", "Explain it back", "Further reading"]
+    wanted = ["Summary", "Going deeper", "Exercises", "Explain it back", "Further reading"]
+    if "Going deeper" not in order:
+        wanted.remove("Going deeper")
     if [title for title in order if title in wanted] != wanted:
         complaints.append(f"the sections at the end are not {', '.join(wanted)}")
     return complaints
