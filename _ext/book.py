@@ -50,6 +50,9 @@ LOST = """\
 </ul>
 """
 
+LIVE_FIGURE = '<div data-figure="cache-growth"></div>'  # in intro.md
+FRONT_MODEL = "DeepSeek-V3 / R1"
+
 FOLDERS = (".", "chapters", "appendix")  # where pages are
 
 LONGEST_DESCRIPTION = 160  # characters that a list of search results shows
@@ -95,6 +98,22 @@ def name_folded_cells(
     """Make the visible words of a folded cell its accessible name."""
     if "body" in context:
         context["body"] = context["body"].replace(FOLD_LABEL, "<summary>")
+
+
+def show_live_figure(
+    app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: document | None
+) -> None:
+    """Put the front page's figure where the page marks its place.
+
+    It is drawn by attnlib's current code, so the page itself stays plain Markdown, which GitHub
+    shows without the figure.
+    """
+    if LIVE_FIGURE in context.get("body", ""):
+        from attnlib import MODELS
+        from attnlib.book.widgets import CacheGrowth
+
+        figure = CacheGrowth(MODELS[FRONT_MODEL].geometry, name=FRONT_MODEL)
+        context["body"] = context["body"].replace(LIVE_FIGURE, figure.html())
 
 
 def describe(
@@ -171,6 +190,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("config-inited", configure_address, priority=100)  # before theirs
     app.connect("html-page-context", add_published_facts)
     app.connect("html-page-context", name_folded_cells)
+    app.connect("html-page-context", show_live_figure)
     app.connect("html-page-context", describe, priority=900)  # after opengraph has its tags
     app.connect("build-finished", revise)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -16,6 +16,7 @@ from attnlib.book.widgets.base import Widget
 from attnlib.book.widgets.dial import RopeDial
 from attnlib.book.widgets.dissector import HeadlineDissector
 from attnlib.book.widgets.explorer import CacheExplorer
+from attnlib.book.widgets.growth import CacheGrowth
 from attnlib.book.widgets.heatmap import AttentionHeatmap
 from attnlib.book.widgets.plane import ModelPlane
 from attnlib.book.widgets.scaling import ScalingExplorer
@@ -25,6 +26,7 @@ from attnlib.book.widgets.stepper import MlaStepper
 __all__ = [
     "AttentionHeatmap",
     "CacheExplorer",
+    "CacheGrowth",
     "HeadSharing",
     "HeadlineDissector",
     "MlaStepper",
