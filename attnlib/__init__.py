@@ -8,8 +8,8 @@ B         batch_size           sequences in the batch
 T         T                    new tokens of this call, which ask (queries)
 S         S                    tokens that may be asked: cached and new ones, S >= T
 H         n_heads              query heads
-H_kv      n_kv_heads           key/value heads; H_kv divides H
-G         G                    query heads that share one key/value head, G = H / H_kv
+H_kv      n_kv_heads           KV heads; H_kv divides H
+G         G                    query heads that share one KV head, G = H / H_kv
 D         head_dim             width of one head's query and key
 D_v       v_head_dim           width of one head's value; D unless said otherwise
 d_model   d_model              width of the residual stream
@@ -34,7 +34,15 @@ from attnlib.costs import (
 )
 from attnlib.masks import causal_mask
 from attnlib.models import MODELS
-from attnlib.rope import DynamicNtkScaling, NtkScaling, Rope, apply_rope, rope_angles
+from attnlib.rope import Rope, apply_rope, rope_angles
+from attnlib.rope_scaling import (
+    DynamicNtkScaling,
+    LinearScaling,
+    Llama3Scaling,
+    LongRopeScaling,
+    NtkScaling,
+    YarnScaling,
+)
 from attnlib.variants.gqa import GroupedQueryAttention
 from attnlib.variants.mha import MultiHeadAttention
 from attnlib.variants.mla import MultiHeadLatentAttention
@@ -49,11 +57,15 @@ __all__ = [
     "GroupedQueryAttention",
     "KVCache",
     "LatentCache",
+    "LinearScaling",
+    "Llama3Scaling",
+    "LongRopeScaling",
     "MultiHeadAttention",
     "MultiHeadLatentAttention",
     "MultiQueryAttention",
     "NtkScaling",
     "Rope",
+    "YarnScaling",
     "apply_rope",
     "attention",
     "attention_params",

@@ -9,7 +9,7 @@ from attnlib.checks import check_size
 
 
 class KVCache:
-    """Keys and values of past tokens, stored once for each key/value head.
+    """Keys and values of past tokens, stored once for each KV head.
 
     The buffers are allocated to ``capacity`` at once, so that adding a token writes one row and
     copies nothing. A cache is for inference: what it stores is detached from autograd.
@@ -18,7 +18,7 @@ class KVCache:
 
     Args:
         batch_size: sequences in the batch, B.
-        n_kv_heads: key/value heads, H_kv.
+        n_kv_heads: KV heads, H_kv.
         capacity: tokens that fit.
         head_dim: width of one head, D.
         dtype: of the stored numbers; ``None`` means torch's default.

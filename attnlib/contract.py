@@ -75,7 +75,7 @@ class AttentionLayer(Protocol):
 
     Attributes:
         n_heads: query heads, H.
-        n_kv_heads: key/value heads, H_kv, of the keys and values that attention sees.
+        n_kv_heads: KV heads, H_kv, of the keys and values that attention sees.
         qk_head_dim: width of one head's query and key.
         v_head_dim: width of one head's value.
         rope: how queries and keys are rotated by position; ``None`` means not at all.

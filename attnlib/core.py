@@ -20,7 +20,7 @@ def attention(
 ) -> tuple[Tensor, Tensor]:
     """Scaled dot-product attention, written out: softmax(q k^T * scale) v.
 
-    Query head h reads key/value head h // G, where G = H // H_kv heads share one.
+    Query head h reads KV head h // G, where G = H // H_kv heads share one.
     Self-attention passes q, k and v of one sequence; cross-attention takes k and v from
     another.
 
@@ -168,7 +168,7 @@ def attend(
         ``(out, weights)``: ``(B, H, T, D_v)``, and ``(B, H, T, S)`` or ``None``.
     """
     T, S = q.shape[2], k.shape[2]
-    alike = q_positions.ndim == k_positions.ndim == 1  # all sequences stand at one position
+    alike = q_positions.ndim == k_positions.ndim == 1  # all sequences are at one position
     plain = alike and window is None and key_mask is None and not return_weights
     if plain and causal and T == S:
         return grouped_sdpa(q, k, v, causal=True, scale=scale), None  # no mask in memory
@@ -228,7 +228,7 @@ def fused_attention(
     """The output of :func:`attention` from a fused kernel; K and V are never repeated.
 
     One query per head (decode): the G queries of a group become G rows of one matrix, so a key
-    is read once for all of them. Many queries (prefill): the key/value heads join the batch,
+    is read once for all of them. Many queries (prefill): the KV heads join the batch,
     and a group's heads look at one K and V through an axis of stride 0.
 
     Source: grouping as in Ainslie et al. 2023, arXiv 2305.13245, section 2.2.
@@ -281,7 +281,7 @@ def grouped_sdpa(
     G, scale = H // H_kv, D**-0.5 if scale is None else scale
     if mask is not None:
         mask = mask[(None,) * (4 - mask.ndim)]  # (1 or B, 1, 1 or T, 1 or S)
-        padded = len(mask) > 1 and T > 1  # each sequence has a mask of its own
+        padded = len(mask) > 1 and T > 1  # each sequence has its own mask
         if padded and 1 < H_kv < H:  # one by one, to avoid one mask copy per group
             each = zip(*(x.split(1) for x in (q, k, v, mask)), strict=True)
             return torch.cat([grouped_sdpa(*qkv, mask=m, scale=scale) for *qkv, m in each])
@@ -292,7 +292,7 @@ def grouped_sdpa(
         mask = mask | ~seen  # no row is empty, so no kernel divides 0 by 0
     if T == 1:  # decode: the queries of a group are rows of one matrix
         q = q.reshape(B, H_kv, G, -1)
-    elif G > 1:  # prefill: key/value heads join the batch, a group's heads look at one K and V
+    elif G > 1:  # prefill: KV heads join the batch, a group's heads look at one K and V
         q = q.reshape(B * H_kv, G, T, -1)
         k, v = k.flatten(0, 1)[:, None], v.flatten(0, 1)[:, None]  # (B * H_kv, 1, S, width)
         k, v = k.expand(-1, G, -1, -1), v.expand(-1, G, -1, -1)  # the same memory G times

@@ -53,7 +53,7 @@ class Geometry:
     Args:
         n_layers: layers that keep a cache.
         n_heads: query heads, H.
-        n_kv_heads: key/value heads, H_kv, which divides H. MLA expands its latent to one key
+        n_kv_heads: KV heads, H_kv, which divides H. MLA expands its latent to one key
             and one value for each query head, so there it is H.
         head_dim: width of one head's query and key, D; for MLA without the rotary part, d_h.
         v_head_dim: width of one head's value; ``None`` means ``head_dim``.
@@ -338,7 +338,7 @@ def decode_cost(
         new_tokens: of each sequence, T, at most S; more than one in speculative decoding.
         dtype: of the cache, as in :func:`kv_cache_bytes`.
         weight_dtype: of the weights; ``None`` means ``dtype``.
-        form: of MLA: ``"absorbed"``; ``"expanded"``, which expands all latents anew in each
+        form: of MLA: ``"absorbed"``; ``"expanded"``, which expands all latents again in each
             step; or ``"naive"``, whose cache holds the expanded keys and values.
 
     Returns:

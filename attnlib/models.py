@@ -114,7 +114,7 @@ def load() -> Models:
 
 
 def near(name: object) -> str:
-    """Return the names that somebody may have meant, as the end of a message.
+    """Return the names that may have been meant, as the end of a message.
 
     Args:
         name: what came.

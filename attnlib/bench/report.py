@@ -126,8 +126,9 @@ def orders(rows: Sequence[Row]) -> str:
         rows: as for :func:`rankings`.
 
     Returns:
-        A line for each context length. Where the quartiles of two neighbours overlap, "=" is
-        between them. If something disturbed the run, one line says so, and what to do.
+        A line for each context length with several variants. Where the quartiles of two
+        neighbours overlap, "=" is between them. If something disturbed the run, one line says
+        so, and what to do.
 
     Raises:
         ValueError: as :func:`rankings`.
@@ -139,6 +140,8 @@ def orders(rows: Sequence[Row]) -> str:
             lines.append(f"{tokens:,} tokens: disturbed by something else: {reason}.")
             lines.append(f"  No order: {REMEDY}.")
             continue
+        if len(measured) == 1:
+            continue  # one variant has no order
         order = measured[0]
         for slow, fast in pairwise(measured):
             overlap = same[slow].low <= same[fast].high

@@ -1,4 +1,4 @@
-"""Grouped-query attention: each group of query heads shares one key/value head."""
+"""Grouped-query attention: each group of query heads shares one KV head."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class GroupedQueryAttention(nn.Module):
     Args:
         d_model: width of the residual stream.
         n_heads: number of query heads, H.
-        n_kv_heads: number of key/value heads, H_kv; divides n_heads. G = H / H_kv query heads
+        n_kv_heads: number of KV heads, H_kv; divides n_heads. G = H / H_kv query heads
             share each.
         head_dim: width of one head, D; ``None`` means d_model / n_heads.
         bias: whether the four projections add one.

@@ -48,6 +48,11 @@ def test_rankings_compare_predicted_with_measured():
         bench.rankings([*rows, row(batch_size=2)])
 
 
+def test_one_variant_has_no_order():
+    """Catches "predicted MHA; measured MHA" below a table of one variant."""
+    assert bench.orders([row("MHA", 5, 3.0, 2.0)]) == ""
+
+
 def test_orders_join_what_cannot_be_told_apart():
     """Catches an order between steps whose quartiles overlap."""
     rows = [

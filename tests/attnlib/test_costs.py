@@ -65,7 +65,7 @@ def test_formula_is_what_the_tensors_take(variant, dtype):
     )
 
 
-PUBLISHED = {  # bytes a token in bfloat16; the sources are in attnlib/models.json
+PUBLISHED = {  # bytes per token in bfloat16; the sources are in attnlib/models.json
     "DeepSeek-V3": (Geometry(61, 128, 128, 128, 128, 512, 64), 70_272),
     "Qwen2.5-72B": (Geometry(80, 64, 8, 128), 327_680),
     "Llama-3.1 405B": (Geometry(126, 128, 8, 128), 516_096),
@@ -93,7 +93,7 @@ def test_head_widths_may_differ():
 
 
 def test_half_bytes_are_rounded_up_once():
-    odd = Geometry(1, 1, 1, 1, 1, 2, 1)  # three numbers a token
+    odd = Geometry(1, 1, 1, 1, 1, 2, 1)  # three numbers per token
     assert [kv_cache_bytes(odd, tokens, dtype="int4") for tokens in (1, 2, 3)] == [2, 3, 5]
 
 

@@ -29,11 +29,15 @@ from attnlib import (
     GroupedQueryAttention,
     KVCache,
     LatentCache,
+    LinearScaling,
+    Llama3Scaling,
+    LongRopeScaling,
     MultiHeadAttention,
     MultiHeadLatentAttention,
     MultiQueryAttention,
     NtkScaling,
     Rope,
+    YarnScaling,
     apply_rope,
     attention,
     causal_mask,
@@ -157,6 +161,34 @@ def test_causal_mask_names_what_does_not_fit(arguments, options, message):
         (lambda: DynamicNtkScaling(2.0, 0), "original_length must be an integer"),
         (lambda: DynamicNtkScaling(2.0, 0), "got 0"),
         (lambda: DynamicNtkScaling(2.0, 16.0), "got 16.0"),
+        (lambda: LinearScaling(0.9), "factor must be at least 1, got 0.9"),
+        (lambda: Llama3Scaling(0.5), "factor must be at least 1, got 0.5"),
+        (lambda: Llama3Scaling(8.0, 0), "original_length must be an integer of at least 1"),
+        (lambda: Llama3Scaling(8.0, 16, 4.0, 1.0), "positive and rising, got 4.0 and 1.0"),
+        (lambda: Llama3Scaling(8.0, 16, 0.0), "low_freq_factor and high_freq_factor must be"),
+        (lambda: YarnScaling(float("nan"), 16), "factor must be at least 1, got nan"),
+        (lambda: YarnScaling(4.0, 0), "original_length must be an integer of at least 1"),
+        (lambda: YarnScaling(4.0, 16, beta_fast=1.0), "beta_slow and beta_fast must be"),
+        (lambda: YarnScaling(4.0, 16, mscale=-0.7), "mscale must be at least 0, got -0.7"),
+        (
+            lambda: YarnScaling(4.0, 16, mscale_all_dim=-1.0),
+            "mscale_all_dim must be at least 0",
+        ),
+        (
+            lambda: LongRopeScaling(0.0, 16, (1.0,), (2.0,)),
+            "factor must be at least 1, got 0.0",
+        ),
+        (lambda: LongRopeScaling(4.0, 1, (1.0,), (2.0,)), "at least 2, got 1"),
+        (lambda: LongRopeScaling(4.0, 16, (1.0,), (2.0, 3.0)), "same length, got 1 and 2"),
+        (lambda: LongRopeScaling(4.0, 16, (1.0,), (0.0,)), "positive, got (1.0,) and (0.0,)"),
+        (
+            lambda: rope_angles(
+                torch.arange(T), 6, scaling=LongRopeScaling(4.0, 16, (1.0, 1.0), (2.0, 3.0))
+            ),
+            "factors for 2 pairs, got 3 pairs",
+        ),
+        (lambda: Rope(rotary_dim=8).check_width("head_dim", 6), "head_dim must be at least"),
+        (lambda: Rope(rotary_dim=8).check_width("head_dim", 6), "rotary_dim=8, got 6"),
     ],
 )
 def test_rope_names_what_does_not_fit(call, message):
@@ -197,8 +229,10 @@ def test_layers_name_a_size_that_does_not_fit(variant, arguments, options, messa
     [
         ({"base": 1.0}, "base must be above 1, got 1.0"),
         ({"base": float("nan")}, "base must be above 1, got nan"),
-        ({"scaling": "dynamic"}, "DynamicNtkScaling or None, got 'dynamic'"),
+        ({"scaling": "dynamic"}, "a rule such as NtkScaling or None, got 'dynamic'"),
         ({"scaling": {"factor": 2.0}}, "or None, got {'factor': 2.0}"),
+        ({"rotary_dim": 3}, "rotary_dim must be even"),
+        ({"rotary_dim": 2, "scaling": NtkScaling(2.0)}, "rotary_dim must be an integer of at"),
     ],
 )
 def test_rope_refuses_a_base_or_a_scaling_before_any_layer_does(options, message):

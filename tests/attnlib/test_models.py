@@ -51,7 +51,7 @@ def test_formula_is_what_real_caches_take_at_every_geometry(name):
     assert kv_cache_bytes(geometry, tokens, batch_size=B, dtype="float32") == measured
 
 
-GOLDEN = {  # bytes a token in bfloat16, every layer keeping every token
+GOLDEN = {  # bytes per token in bfloat16, every layer keeping every token
     "DeepSeek-V3 / R1": 70_272,  # arXiv 2412.19437, section 4.2: 61 layers of 512 + 64
     "DeepSeek-V2": 69_120,  # arXiv 2405.04434, section 3.1.2
     "DeepSeek LLM 67B": 389_120,  # arXiv 2401.02954, Table 2

@@ -112,7 +112,6 @@ def rows() -> list:
 
 
 PICTURES = {
-    "cache_growth": lambda: plots.cache_growth([1024, 2048], {"MHA": [8, 16], TOY: [2, 2]}),
     "two_prices": lambda: plots.two_prices(costs(), costs(), ("KiB", "MFLOP")),
     "serving": lambda: plots.serving({"MHA": {1: 9.0, 2: 8.0}, TOY: {1: 9.0}}),
     "variants": lambda: plots.variants(costs()),

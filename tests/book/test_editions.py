@@ -171,11 +171,11 @@ def test_a_students_cells():
 
 def test_a_published_books_students_get_its_package(monkeypatch):
     """Catches a student edition that needs a clone where Colab would do."""
-    monkeypatch.setenv("BOOK_REPOSITORY", "somebody/book")
+    monkeypatch.setenv("BOOK_REPOSITORY", "reader/book")
     edition = editions.student(sample(), "00-sample", keep_outputs=False)
     first = next(cell for cell in edition.cells if cell.cell_type == "code")
     assert "%pip install" in first.source
-    assert "attnlib[book] @ git+https://github.com/somebody/book@" in first.source
+    assert "attnlib[book] @ git+https://github.com/reader/book@" in first.source
 
 
 def test_outputs_may_be_kept_but_for_grades():

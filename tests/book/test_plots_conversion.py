@@ -1,6 +1,7 @@
 """Pictures of the conversion lab: they draw the lab's numbers."""
 
 import pytest
+import torch
 
 from attnlib.book import plots
 from attnlib.labs.stats import estimate
@@ -34,12 +35,15 @@ def test_losses_are_drawn_at_the_size_of_their_cache():
     assert lines_of(fig.axes[0])["latent"] == ([16, 64], pytest.approx([2.1, 1.1]))
 
 
-def test_errors_are_drawn_by_their_guide():
-    low, high = [estimate([0.1, 0.3])] * 2, [estimate([0.5, 0.7])] * 2
-    fig = plots.errors_by_rank([6, 14], {"keys": {"weights": high, "text": low}})
-    drawn = lines_of(fig.axes[0])
-    assert drawn["by weights"] == ([6, 14], pytest.approx([0.6, 0.6]))
-    assert drawn["by text"] == ([6, 14], pytest.approx([0.2, 0.2]))
+def test_shadows_lie_on_the_longest_axis():
+    """Catches the second axis, and the SVD's columns taken for its rows."""
+    points = torch.tensor([[3.0, 4.0], [-6.0, -8.0], [0.4, -0.3]])  # along (3, 4), and one off
+    ax = plots.cloud(points).axes[0]
+    drawn = {line.get_label(): line.get_xydata() for line in ax.lines}
+    assert drawn["keys and values"] == pytest.approx(points.numpy())
+    shadows = drawn["shadows"]
+    assert shadows[:2] == pytest.approx(points[:2].numpy())
+    assert shadows[2] == pytest.approx([0, 0], abs=1e-6)
 
 
 def test_the_picture_of_the_moves_has_a_box_for_each_head():

@@ -2,9 +2,14 @@
 
 import pytest
 
-from attnlib.book.plots import loss_beside_costs, loss_over_training, paired_differences
+from attnlib.book.plots import (
+    intervals,
+    loss_beside_costs,
+    loss_over_training,
+    paired_differences,
+)
 from attnlib.labs.quality import CONFIGURATIONS, OWN_CACHE, Quality, QualityRun, Settings
-from attnlib.labs.stats import estimate, paired_difference
+from attnlib.labs.stats import Estimate, estimate, paired_difference
 
 STEPS = (0, 200, 400)
 
@@ -54,6 +59,18 @@ def test_intervals_are_drawn_to_scale():
     assert ax.get_ylim()[0] > ax.get_ylim()[1]  # the first row is on top
     marks = [bar.lines[0].get_markerfacecolor() for bar in ax.containers]
     assert marks[1] == "none" != marks[0]
+
+
+def test_an_interval_that_misses_is_marked():
+    """Catches half widths drawn as whole ones, and a mark by the mean instead of the ends."""
+    caught, missed = Estimate(1.2, 0.3, 6), Estimate(1.4, 0.3, 6)
+    (ax,) = intervals([caught, missed], truth=1.0).axes
+    _, bar, mark, other_bar, other_mark = ax.lines
+    assert list(bar.get_xdata()) == pytest.approx([0.9, 1.5])
+    assert list(other_bar.get_xdata()) == pytest.approx([1.1, 1.7])
+    assert (bar.get_linestyle(), other_bar.get_linestyle()) == ("-", "--")
+    assert mark.get_markerfacecolor() == mark.get_color()
+    assert other_mark.get_markerfacecolor() != other_mark.get_color()
 
 
 def test_costs_are_beside_the_loss(found):

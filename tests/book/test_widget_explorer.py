@@ -65,8 +65,8 @@ def test_what_a_model_lacks_is_assumed_and_said():
     }
     said = {name: entry["assumed"] for name, entry in made().data["models"].items()}
     assert "GQA" not in said["Llama-3 8B"] and "no latent" in said["Llama-3 8B"]
-    assert "8 key/value heads" in said["Llama-2 7B"] and "no latent" in said["Llama-2 7B"]
-    assert "8 key/value heads" in said["DeepSeek-V3"] and "latent" not in said["DeepSeek-V3"]
+    assert "8 KV heads" in said["Llama-2 7B"] and "no latent" in said["Llama-2 7B"]
+    assert "8 KV heads" in said["DeepSeek-V3"] and "latent" not in said["DeepSeek-V3"]
 
 
 def test_what_the_cache_does_not_depend_on_changes_nothing():

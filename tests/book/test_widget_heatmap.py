@@ -230,7 +230,7 @@ def test_table_of_many_keys_has_the_largest_of_each_query():
 def test_table_is_that_of_the_head_shown():
     weights = torch.stack([torch.eye(T), torch.ones(T, T) / T])
     widget = AttentionHeatmap(weights, TOKENS, head_names=["self", "even"], head=1)
-    assert "Even. A row" in widget.fallback()
+    assert "Even. One row" in widget.fallback()
     assert "0.25" in widget.fallback()
     assert "0.25" not in AttentionHeatmap(weights, TOKENS).fallback()
 

@@ -119,8 +119,8 @@ def test_families_of_one_are_not_offered():
 @pytest.mark.parametrize(
     ("geometry", "text"),
     [
-        (Geometry(32, 32, 8, 128), "32 query heads share 8 key/value heads of width 128"),
-        (Geometry(3, 71, 1, 64), "3 layers; 71 query heads share 1 key/value head of width 64"),
+        (Geometry(32, 32, 8, 128), "32 query heads share 8 KV heads of width 128"),
+        (Geometry(3, 71, 1, 64), "3 layers; 71 query heads share 1 KV head of width 64"),
         (
             Geometry(2, 4, 4, 16, 8),
             "4 heads of width 16 (values 8), each with a key and a value",
@@ -164,7 +164,7 @@ def test_sources_lead_to_what_they_name():
 def test_ridge_point():
     """989 TFLOP/s over 3.35 TB/s: arXiv 2505.21487 prints about 295."""
     assert round(ridge_of(H100)["intensity"]) == 295
-    assert "989 TFLOPs / 3.35 TB a second = 295 FLOPs a byte" in ridge_of(H100)["text"]
+    assert "989 TFLOPs / 3.35 TB a second = 295 FLOPs per byte" in ridge_of(H100)["text"]
     assert ridge_of(None) is None
     assert plane_data(FIRST_SIX, Machine("x", 6.0, 3.0, "y"))["machine"]["intensity"] == 2
     assert "Ridge" not in ModelPlane(FIRST_SIX, machine=None).fallback()

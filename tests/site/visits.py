@@ -71,7 +71,7 @@ class Reader:
     """One tab of the browser, which goes from page to page and notes what goes wrong there.
 
     Starting a tab and compiling the theme's scripts cost more than most pages do, so the tests
-    of a process share their readers. A page itself is always loaded anew by :meth:`open`.
+    of a process share their readers. A page itself is always loaded again by :meth:`open`.
 
     Attributes:
         home: what the address of everything that a page may ask for begins with.
@@ -127,7 +127,7 @@ class Reader:
             self.problems.append(f"console: {message.text}")
 
     def open(self, name: str) -> Page:
-        """Load a page anew, and return it as soon as it has loaded.
+        """Load a page again, and return it as soon as it has loaded.
 
         Args:
             name: where the page is, from ``home``.

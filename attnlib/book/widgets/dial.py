@@ -10,7 +10,8 @@ import traitlets
 from torch import Tensor
 
 from attnlib.book.widgets.base import Widget, one_of, table
-from attnlib.rope import NtkScaling, apply_rope, rope_angles
+from attnlib.rope import apply_rope, rope_angles
+from attnlib.rope_scaling import NtkScaling
 
 MAX_PAIRS = 8  # more dials cannot be told apart on a page
 MAX_POSITIONS = 256  # beyond it, the page's six digits per angle would be visible

@@ -29,7 +29,7 @@ function render({ model, el }) {
 
   /** A bar: whose cache, how it is counted, and how long it is in percent. */
   function bar(side, name, share, kind) {
-    const counted = `${side.of}, ${side.bits} bits a number`;
+    const counted = `${side.of}, ${side.bits} bits per number`;
     return h(
       "li",
       { "data-side": kind },
@@ -44,7 +44,7 @@ function render({ model, el }) {
     const { mine, other, saving, ratio } = state;
     const [, who] = data.texts.baseline.find(([value]) => value === model.get("baseline"));
     const share = other ? (100 * mine.n_bytes) / other.n_bytes : 100;
-    const parts = saving ? [h("strong", {}, `${saving} less`), ` cache a token: ${ratio} of it`] : ["Nothing to compare with"];
+    const parts = saving ? [h("strong", {}, `${saving} less`), ` cache per token: ${ratio} of it`] : ["Nothing to compare with"];
     answer.replaceChildren(...parts);
     stamp.textContent = state.headline ? `To one decimal this is the report’s ${data.headline}.` : `This is not the report’s ${data.headline}.`;
     bars.replaceChildren(bar(mine, data.own_name, share, "mine"), ...(other ? [bar(other, who, 100, "other")] : []));

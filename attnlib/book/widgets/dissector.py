@@ -31,8 +31,8 @@ TEXTS = {
     "layers": {"model": "the whole model", "layer": "one layer"},
 }
 ABOUT = {
-    "67b": "DeepSeek 67B as published: GQA with 8 key/value heads of width 128, 95 layers.",
-    "gqa": "No published model: GQA with 8 key/value heads of width 128, in V2’s 60 layers.",
+    "67b": "DeepSeek 67B as published: GQA with 8 KV heads of width 128, 95 layers.",
+    "gqa": "No published model: GQA with 8 KV heads of width 128, in V2’s 60 layers.",
     "mha": "No published model: V2’s 128 heads of width 128 with a key and a value each.",
     "matched": (
         "The large MHA model that the report has beside V2: its Table 9 prints 860.2K numbers"
@@ -101,11 +101,11 @@ class HeadlineDissector(Widget, file="dissector"):
             for side in sides:
                 names += [side["numbers"], side["bytes"]] if side else ["not printed"] * 2
             rows.append([*names, state["saving"] or "", state["ratio"] or ""])
-        head = ["V2 against", "bits", "of", "V2, numbers a token", "V2, bytes a token"]
+        head = ["V2 against", "bits", "of", "V2, numbers per token", "V2, bytes per token"]
         head += ["the other, numbers", "the other, bytes", "less", "as a ratio"]
         notes = " ".join([*ABOUT.values(), self.data["caution"]])
         links = ", ".join(f'<a href="{url}">{text}</a>' for text, url in SOURCES)
-        caption = "DeepSeek-V2’s cache of a token against others."
+        caption = "DeepSeek-V2’s cache per token against others."
         return f"{table(head, rows, caption)}\n<p>{html.escape(notes)} Sources: {links}.</p>"
 
 
@@ -251,15 +251,15 @@ def factors(
     Returns:
         ``[name, how it is counted, factor]`` for each factor.
     """
-    precision = ["bits a number", f"{BASE_BITS} / {bits}", f"{BASE_BITS / bits:.3f}"]
+    precision = ["bits per number", f"{BASE_BITS} / {bits}", f"{BASE_BITS / bits:.3f}"]
     if geometry is None:
         ratio = other["count"] / mine["count"]
         counted = f"{other['numbers']} / {mine['numbers']}"
-        return [["numbers a token, all layers", counted, f"{ratio:.3f}"], precision]
+        return [["numbers per token, all layers", counted, f"{ratio:.3f}"], precision]
     v2 = MODELS["DeepSeek-V2"].geometry
     others = evaluate(variant_of(geometry).cache_numbers, geometry.sizes())
     own = evaluate(variant_of(v2).cache_numbers, v2.sizes())
-    terms = [["numbers a token and layer", f"{others:,} / {own:,}", f"{others / own:.3f}"]]
+    terms = [["numbers per token and layer", f"{others:,} / {own:,}", f"{others / own:.3f}"]]
     if layers == "model":
         depth = geometry.n_layers / v2.n_layers
         terms.append(["layers", f"{geometry.n_layers} / {v2.n_layers}", f"{depth:.3f}"])
@@ -318,7 +318,7 @@ def sentence(
     *most, last = differ
     listed = f"{', '.join(most)} and {last}" if most else f"{last} alone"
     return (
-        f"A token takes {mine['bytes']} bytes in {part} of V2, at {mine['bits']} bits a number,"
-        f" and {other['bytes']} bytes in {part} of {whose}, at {other['bits']} bits:"
+        f"A token takes {mine['bytes']} bytes in {part} of V2, at {mine['bits']} bits per"
+        f" number, and {other['bytes']} bytes in {part} of {whose}, at {other['bits']} bits:"
         f" {saving:.1f} % less, or one part in {ratio:.1f}. What differs: {listed}."
     )

@@ -7,7 +7,7 @@ const DASHES = { "-": "", "--": "7 4", ":": "2 4", "-.": "8 3 2 3" };
 function stored({ latent, heads }, sizes) {
   if (latent.length) return latent.map(([word, name]) => `${word} ${sizes[name]}`).join(" + ");
   const count = sizes[heads] ?? heads;
-  return `${withCommas(count)} key/value head${count === 1 ? "" : "s"}`;
+  return `${withCommas(count)} KV head${count === 1 ? "" : "s"}`;
 }
 
 // The sizes that can be set, and their names in the address of the page.
@@ -92,7 +92,7 @@ function render({ model, el }) {
   const fields = {
     n_layers: "layers",
     n_heads: "query heads",
-    n_kv_heads: `key/value heads of ${usedBy("n_kv_heads")}`,
+    n_kv_heads: `KV heads of ${usedBy("n_kv_heads")}`,
     head_dim: "head width",
     kv_lora_rank: `latent width of ${usedBy("kv_lora_rank")}`,
     qk_rope_head_dim: `rotary width of ${usedBy("qk_rope_head_dim")}`,
@@ -127,7 +127,7 @@ function render({ model, el }) {
   const roomName = h("p", { class: "room" });
   const cells = h("tbody");
   const tableNote = h("caption", { class: "note" });
-  const heading = ["", "bytes a token", "bytes in all", "tokens that fit", "users that fit"];
+  const heading = ["", "bytes per token", "bytes in all", "tokens that fit", "users that fit"];
   const assumed = h("p", { class: "note" });
   const growing = h("p", { class: "heading" });
   const growth = chart(270, paint, { left: 50, right: 58, top: 12, bottom: 40 });
@@ -184,7 +184,7 @@ function render({ model, el }) {
     list.value = now.model;
     const widths = now.v_head_dim === now.head_dim ? "" : ` (values ${now.v_head_dim})`;
     summary.textContent = `${withCommas(now.n_layers)} layers, ${withCommas(now.n_heads)} query heads of width ${now.head_dim}${widths}`;
-    uneven.textContent = now.n_heads % now.n_kv_heads ? `${withCommas(now.n_heads)} query heads cannot share ${withCommas(now.n_kv_heads)} key/value heads evenly: attnlib would refuse such a layer.` : "";
+    uneven.textContent = now.n_heads % now.n_kv_heads ? `${withCommas(now.n_heads)} query heads cannot share ${withCommas(now.n_kv_heads)} KV heads evenly: attnlib would refuse such a layer.` : "";
 
     const users = `${withCommas(now.users)} user${now.users === 1 ? "" : "s"}`;
     const each = `${withCommas(now.context)} token${now.context === 1 ? "" : "s"}${now.users === 1 ? "" : " each"}`;

@@ -168,7 +168,7 @@ class CacheExplorer(Widget, file="explorer"):
         have = f"{self.memory:,} {self.unit}"
         head = [
             "model, variant",
-            "bytes a token",
+            "bytes per token",
             "bytes of the cache",
             "in GiB",
             "in GB",
@@ -177,7 +177,7 @@ class CacheExplorer(Widget, file="explorer"):
         ]
         caption = (
             f"Cache of {self.users:,} users with {self.context:,} tokens each, in"
-            f" {FORMATS[self.bits]} a number."
+            f" {FORMATS[self.bits]} per number."
         )
         notes = [entry["assumed"] for entry in self.data["models"].values()]
         return f"{table(head, rows, caption)}\n<p>{html.escape(' '.join(notes))}</p>"
@@ -319,7 +319,7 @@ def assumptions(name: str, geometry: Geometry, sizes: Mapping[str, int]) -> str:
         grouped = users_of("n_kv_heads")
         sentences.append(
             f"{name} is no {grouped} model: its {grouped} bar assumes {sizes['n_kv_heads']}"
-            " key/value heads."
+            " KV heads."
         )
     if geometry.kv_lora_rank is None:
         sentences.append(

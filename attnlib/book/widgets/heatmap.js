@@ -225,7 +225,7 @@ function render({ model, el }) {
     const shown = at === null || isHidden(t, at) || seen.slice(0, 4).includes(at) ? seen.slice(0, 4) : [at, ...seen.slice(0, 3)];
     const list = shown.map((key) => `${data.keys[key]}: ${fixed(weight(t, key))}`).join(", ");
     const total = seen.reduce((partial, key) => partial + weight(t, key), 0);
-    return `${data.queries[t]}, query ${t}, attends to ${list || "nobody"}; sum ${fixed(total, 3)}`;
+    return `${data.queries[t]}, query ${t}, attends to ${list || "no key"}; sum ${fixed(total, 3)}`;
   }
 
   function hover(t, at) {

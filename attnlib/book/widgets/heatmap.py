@@ -248,7 +248,7 @@ def heatmap_table(data: dict, layer: int, head: int) -> str:
             [name, *row, f"{sum(r):.3f}"]
             for name, row, r in zip(data["queries"], cells, rows, strict=True)
         ]
-        caption = f"{where}A row is a query, a column a key."
+        caption = f"{where}One row per query, one column per key."
         return table(["", *data["keys"], "sum"], body, caption)
     body = []
     for name, row in zip(data["queries"], rows, strict=True):

@@ -233,7 +233,7 @@ function render({ model, el }) {
     if (model.get("y") === "intensity") {
       const at = y(machine.intensity);
       const wide = right - left > 420;
-      const label = wide ? `${text} FLOPs a byte; above it the arithmetic takes longer than the reading` : text;
+      const label = wide ? `${text} FLOPs per byte; above it the arithmetic takes longer than the reading` : text;
       return [s("path", { class: "ridge", d: `M${left} ${at}H${right}` }), s("text", { class: "halo", x: right, y: at - 5, "text-anchor": "end" }, label)];
     }
     if (model.get("x") !== "intensity") return [];
@@ -311,7 +311,7 @@ function render({ model, el }) {
     const without = shown.length - here;
     const missing = without ? ` ${without} more ${without === 1 ? "has" : "have"} no published longest context.` : "";
     const beside = [model.get("x"), model.get("y")].includes("year") ? " Within a year the variants stand side by side." : "";
-    about.textContent = `${here} of ${data.models.length} models at ${points.length} points; a number in a mark says how many stand there.${rest.length ? " Small dots: filtered out." : ""}${missing}${beside}`;
+    about.textContent = `${here} of ${data.models.length} models at ${points.length} points; a number in a mark says how many are there.${rest.length ? " Small dots: filtered out." : ""}${missing}${beside}`;
     ridgeBox.disabled = ![model.get("x"), model.get("y")].includes("intensity");
     found.replaceChildren(...shown.map(({ name }) => h("option", {}, name)));
     choose();

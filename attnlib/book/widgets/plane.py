@@ -22,14 +22,14 @@ MAX_MODELS = 300  # more cannot be told apart on a page
 ALL = "all families"
 FORMS = {"absorbed": "latents, absorbed", "naive": "expanded keys and values"}
 MEASURES = {
-    "bytes": "cache of a token",
+    "bytes": "cache per token",
     "intensity": "FLOPs a cache byte",
     "longest": "cache at longest context",
     "params": "attention parameters",
     "year": "year",
 }
 MEANING = (
-    "Cache of a token: what all layers together keep in bfloat16 for one sequence of the"
+    "Cache per token: what all layers together keep in bfloat16 for one sequence of the"
     " length chosen, divided by its tokens; a layer with a window keeps no more than that."
     " FLOPs a cache byte: two for each multiply-add of the scores and the weighted sums, all"
     " heads and layers, for each byte of that cache that one decode step reads. Projections and"
@@ -165,7 +165,7 @@ class ModelPlane(Widget, file="plane"):
     def fallback(self) -> str:
         """Return a table of all models with their sources."""
         at = CONTEXTS.index(self.context)
-        head = ["model", "year", "variant", "sizes", "cache of a token, bytes"]
+        head = ["model", "year", "variant", "sizes", "cache per token, bytes"]
         head += ["FLOPs a cache byte", "longest context", "cache there, bytes"]
         head += ["attention parameters", "source"]
         rows = []
@@ -300,7 +300,7 @@ def described(g: Geometry) -> str:
         g: its geometry.
 
     Returns:
-        Such as ``32 layers; 32 query heads share 8 key/value heads of width 128``.
+        Such as ``32 layers; 32 query heads share 8 KV heads of width 128``.
     """
     width = f"of width {g.head_dim}"
     if g.v_head_dim != g.head_dim:
@@ -312,7 +312,7 @@ def described(g: Geometry) -> str:
         heads = f"{g.n_heads} heads {width}, each with a key and a value"
     else:
         plural = "s" * (g.n_kv_heads > 1)
-        heads = f"{g.n_heads} query heads share {g.n_kv_heads} key/value head{plural} {width}"
+        heads = f"{g.n_heads} query heads share {g.n_kv_heads} KV head{plural} {width}"
     text = f"{g.n_layers} layers; {heads}"
     if g.window is not None:
         few = "every layer sees" if g.n_window_layers == g.n_layers else ""
@@ -390,8 +390,8 @@ def ridge_of(machine: Machine | None) -> dict | None:
         "name": machine.name,
         "intensity": ridge,
         "text": (
-            f"Ridge point of an {machine.name}: {rates} = {ridge:,.0f} FLOPs a byte. Below it,"
-            " reading the cache takes longer than the arithmetic on it; above it, the"
+            f"Ridge point of an {machine.name}: {rates} = {ridge:,.0f} FLOPs per byte. Below"
+            " it, reading the cache takes longer than the arithmetic on it; above it, the"
             " arithmetic does."
         ),
         "source": parts_of(machine.source),

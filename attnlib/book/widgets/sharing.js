@@ -22,7 +22,7 @@ function render({ model, el }) {
 
   const sliders = [
     slider(model, "n_kv_heads", {
-      label: "key/value heads",
+      label: "KV heads",
       values: data.options.map(({ kv }) => kv),
       format: (kv) => `${kv} (${data.options.find((other) => other.kv === kv).name})`,
     }),
@@ -36,7 +36,7 @@ function render({ model, el }) {
     node,
     numbers,
     about,
-    h("p", { class: "note" }, "Pointing at the drawing shows a head's wire, a click or a touch chooses the head."),
+    h("p", { class: "note" }, "Point at the drawing to see a head's wire. Click or touch to choose the head."),
   );
 
   const option = () => data.options.find(({ kv }) => kv === model.get("n_kv_heads")) ?? data.options[0];
@@ -119,17 +119,17 @@ function render({ model, el }) {
     const head = chosen();
     const kv = option().reads[head];
     const all = readers(kv);
-    if (all.length === 1) return `Query head ${head} has key/value head ${kv} to itself.`;
-    if (all.length === H) return `All ${H} query heads share key/value head ${kv}.`;
+    if (all.length === 1) return `Query head ${head} has KV head ${kv} to itself.`;
+    if (all.length === H) return `All ${H} query heads share KV head ${kv}.`;
     const others = all.length === 2 ? `${all[0]} and ${all[1]}` : `${all[0]} to ${all[all.length - 1]}`;
-    return `Query heads ${others} share key/value head ${kv}.`;
+    return `Query heads ${others} share KV head ${kv}.`;
   }
 
   function title() {
     const { name, kv, G } = option();
-    if (kv === H) return `${name}: each of ${H} query heads has a key/value head of its own`;
-    if (kv === 1) return `${name}: all ${H} query heads share one key/value head`;
-    return `${name} with ${kv} key/value heads: each is shared by ${G} query heads`;
+    if (kv === H) return `${name}: each of ${H} query heads has its own KV head`;
+    if (kv === 1) return `${name}: all ${H} query heads share one KV head`;
+    return `${name} with ${kv} KV heads: each is shared by ${G} query heads`;
   }
 
   /** Show the head under the pointer, or else the chosen one. */
@@ -141,15 +141,15 @@ function render({ model, el }) {
   function draw() {
     const { kv, G, bytes, total, ratio } = option();
     const rows = [
-      ["G, query heads per key/value head", G],
-      ["cache of a token, one layer", `${withCommas(bytes)} bytes`],
+      ["G, query heads per KV head", G],
+      ["cache per token, one layer", `${withCommas(bytes)} bytes`],
       [`compared with ${unshared}`, ratio],
     ];
-    if (data.layers > 1) rows.splice(2, 0, [`cache of a token, ${data.layers} layers`, `${withCommas(total)} bytes`]);
+    if (data.layers > 1) rows.splice(2, 0, [`cache per token, ${data.layers} layers`, `${withCommas(total)} bytes`]);
     numbers.replaceChildren(
       h("tbody", {}, ...rows.map(([name, value]) => h("tr", {}, h("th", { scope: "row" }, name), h("td", {}, value)))),
     );
-    const bytesEach = `${data.itemsize} byte${data.itemsize === 1 ? "" : "s"} a number (${data.dtype})`;
+    const bytesEach = `${data.itemsize} byte${data.itemsize === 1 ? "" : "s"} per number (${data.dtype})`;
     about.textContent =
       `In each pair the left block is a key, the right one a value; ${data.head_dim} numbers each, ${bytesEach}.` +
       ` One token caches ${kv === 1 ? "one pair" : `${kv} pairs`} in each layer.`;
@@ -157,7 +157,7 @@ function render({ model, el }) {
     node.setAttribute("aria-label", `${title()}. ${group()}`);
     point();
     const compared = G === 1 ? `as ${unshared}` : `${ratio} of ${unshared}`;
-    announce(`${title()}; ${withCommas(bytes)} bytes a token and layer, ${compared}. ${group()}`);
+    announce(`${title()}; ${withCommas(bytes)} bytes per token and layer, ${compared}. ${group()}`);
   }
 
   /** The query head under a pointer; in the cache, the first that reads the pair. */

@@ -86,9 +86,12 @@ class HeadSharing(Widget, file="sharing"):
     def fallback(self) -> str:
         """Return a table with one row per number of KV heads."""
         several = self.data["layers"] > 1
-        head = ["variant", "key/value heads", "G, query heads that share each", "who shares"]
-        head += ["bytes a token, one layer", f"compared with {self.data['options'][0]['name']}"]
-        head[5:5] = [f"bytes a token, {self.data['layers']} layers"] * several
+        head = ["variant", "KV heads", "G, query heads that share each", "who shares"]
+        head += [
+            "bytes per token, one layer",
+            f"compared with {self.data['options'][0]['name']}",
+        ]
+        head[5:5] = [f"bytes per token, {self.data['layers']} layers"] * several
         rows = [
             [
                 option["name"],

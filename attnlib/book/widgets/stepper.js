@@ -83,7 +83,7 @@ function render({ model, el }) {
     const formula = h("p", { class: "formula" }, h("span", {}, ...score), h("span", { class: "note" }, ...withSuperscripts(point)));
     return h("div", { class: "stage" }, formula, ...products.map(productRow));
   });
-  const heads = [h("span", { class: "named" }, "one step of one layer"), "cache read, bytes", "FLOPs", "FLOPs a byte"];
+  const heads = [h("span", { class: "named" }, "one step of one layer"), "cache read, bytes", "FLOPs", "FLOPs per byte"];
   const lines = forms.map((form, i) => {
     const name = h("th", { scope: "row" }, `${i + 1}`, h("span", { class: "named" }, ` ${form.name}`));
     return h("tr", {}, name, ...[0, 1, 2].map((k) => counting("td", {}, (here) => cost(form, here)[k])));
@@ -95,7 +95,7 @@ function render({ model, el }) {
     h("tbody", {}, ...lines),
   );
   const legend = counting("p", { class: "note" }, (here) =>
-    `Sides to scale, but for S, which is cut short (it would be ${withCommas(Math.round(here.tokens / length("S")))} times as long), and for vectors, drawn thicker. ` +
+    `Sides are to scale, except S, which is cut short (it would be ${withCommas(Math.round(here.tokens / length("S")))} times as long), and vectors, which are drawn thicker. ` +
     `A stack: one for each of ${here.n_heads} heads. Striped: made from the cache in this step. Purple: latents. Blue, vermilion, green: queries, keys, values. Grey: weights.`,
   );
   const counted = h("div", {}, h("div", { class: "wide" }, costs), ...stages, legend);
@@ -114,7 +114,7 @@ function render({ model, el }) {
       else line.removeAttribute("aria-current");
     });
     const [bytes, flops, perByte] = cost(forms[step], here);
-    announce(`Step ${step + 1}, ${forms[step].name}, ${withCommas(here.tokens)} cached tokens: ${bytes} bytes of cache, ${flops} FLOPs, ${perByte} FLOPs a byte`);
+    announce(`Step ${step + 1}, ${forms[step].name}, ${withCommas(here.tokens)} cached tokens: ${bytes} bytes of cache, ${flops} FLOPs, ${perByte} FLOPs per byte`);
   }
 
   const [d_model, D, d_c] = rotation.shape;
@@ -139,10 +139,10 @@ function render({ model, el }) {
     h(
       "p",
       { class: "formula" },
-      h("span", {}, "score = ", ...withSuperscripts("h^T (W^Q)^T "), h("b", {}, "R"), ...withSuperscripts(" W^UK c")),
-      h("span", { class: "note" }, "With RoPE on the keys, a rotation R by the relative position stands in between."),
+      h("span", {}, "score = ", ...withSuperscripts("x^T (W^Q)^T "), h("b", {}, "R"), ...withSuperscripts(" W^UK c")),
+      h("span", { class: "note" }, "With RoPE on these keys, a rotation R by the relative position comes in between."),
     ),
-    row(R, product, "RoPE on these keys", changed, "Another product at every distance: no single carried query can serve all cached tokens."),
+    row(R, product, "RoPE on these keys", changed, "The product differs at every distance, so no single carried query can serve all cached tokens."),
     row(
       null,
       shown("product", "products", d_model, d_c),
@@ -153,7 +153,7 @@ function render({ model, el }) {
     h(
       "p",
       { class: "note" },
-      `A small head of random numbers: blue is positive, vermilion with a bar is negative, the stronger the larger. The change is that of the product's entries since relative position 0; up to ${rotation.changes.length - 1} tokens apart they reach ${fixed(rotation.products.limit)}.`,
+      `A small head of random numbers: blue is positive, vermilion with a bar is negative, and strong colours are large numbers. The change is the largest one of the product's entries since relative position 0; up to ${rotation.changes.length - 1} tokens apart the entries reach ${fixed(rotation.products.limit)}.`,
     ),
   );
 

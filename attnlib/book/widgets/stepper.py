@@ -39,7 +39,7 @@ class MlaStepper(Widget, file="stepper"):
         n_heads: number of heads, H.
         qk_nope_head_dim: width of one head's query and key without position, d_h.
         qk_rope_head_dim: width of the rotary query and key, d_h^R; even.
-        v_head_dim: width of one head's value, d_v.
+        v_head_dim: width of one head's value, D_v.
         kv_lora_rank: width of the latent, d_c.
         tokens: numbers of cached tokens, the new one included, that the reader can choose.
         dtype: of the cached numbers, as in :func:`attnlib.costs.bits_of`, of whole bytes.
@@ -111,7 +111,7 @@ class MlaStepper(Widget, file="stepper"):
             costs.append([form["name"], f"{read:,}", f"{flops:,}", f"{flops / read:,.1f}"])
             for product, count in zip(form["products"], cost["products"], strict=True):
                 lines.append([f"{form['name']}: {product['name']}", f"{count:,}"])
-        head = ["form", "cache read, bytes", "FLOPs", "FLOPs a byte"]
+        head = ["form", "cache read, bytes", "FLOPs", "FLOPs per byte"]
         width = f"{self.data['sizes']['n_heads']} heads, {S:,} cached tokens"
         first = table(head, costs, f"One decode step of one layer, {width}.")
         second = table(
@@ -131,8 +131,8 @@ def decode_forms(sizes: Mapping[str, int]) -> list[dict]:
 
     Source: DeepSeek-V2, arXiv 2405.04434, equations 9 to 19 and section 2.1.2. FLOPs are two
     per multiply-add, for one layer and one sequence, without softmax. With H heads, S tokens
-    and d = d_h + d_h^R + d_v: attention on keys and values takes 2 H S d, expanding one latent
-    2 H d_c (d_h + d_v), and absorbed attention 2 H S (2 d_c + d_h^R) plus the cost of expanding
+    and d = d_h + d_h^R + D_v: attention on keys and values takes 2 H S d, expanding one latent
+    2 H d_c (d_h + D_v), and absorbed attention 2 H S (2 d_c + d_h^R) plus the cost of expanding
     one latent.
 
     Args:
@@ -199,7 +199,7 @@ def decode_forms(sizes: Mapping[str, int]) -> list[dict]:
         {
             "name": "keys and values cached",
             "formula": ["q^T ", "k", ""],
-            "point": "k = W^UK c was made once, when its token came. Each head reads its own.",
+            "point": "k = W^UK c was made when its token arrived. Each head reads its own.",
             "bytes": cache(EXPANDED),
             "products": [
                 product("Expand the new token, once", up, new),
@@ -307,7 +307,7 @@ def rotation_between() -> dict:
     """Return a small W_Q^T, R and W_UK of one head, and their product at every distance.
 
     (R_t q)^T (R_s k) = q^T R_{s-t} k, so the score of a key with position is
-    h^T W_Q^T R_{s-t} W_UK c. The rotation is the result of :func:`attnlib.rope.apply_rope` for
+    x^T W_Q^T R_{s-t} W_UK c. The rotation is the result of :func:`attnlib.rope.apply_rope` for
     the unit vectors.
 
     Source: DeepSeek-V2, arXiv 2405.04434, section 2.1.3.

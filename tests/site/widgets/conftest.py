@@ -22,7 +22,7 @@ WIDGET = re.compile(r'<div class="attnlib-widget".*?</script>\n</div>', re.DOTAL
 
 DATA = re.compile(r'<script type="application/json">(.*?)</script>', re.DOTALL)
 
-# Puts a widget anew where the old one is. A script that is parsed this way does not run by
+# Puts a widget again where the old one is. A script that is parsed this way does not run by
 # itself, but a copy of it does: it has the same text, so the page's policy lets it.
 MOUNT = """(old, html) => {
   document.activeElement?.blur();
@@ -105,9 +105,9 @@ def show(readers) -> Iterator[Callable]:
     """Give the locator of the widget at a place, in its first state; errors fail the test.
 
     The function takes the place, the book's address (``address`` or ``disk``), the window,
-    whether the whole page must be loaded anew, and options of a browser context such as
+    whether the whole page must be loaded again, and options of a browser context such as
     ``has_touch=True``. Else the page is loaded when a reader first comes to it, and afterwards
-    its widget alone is put there anew.
+    its widget alone is put there again.
     """
     used: list[Reader] = []
 

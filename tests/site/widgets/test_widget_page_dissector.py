@@ -66,7 +66,7 @@ def assert_shows(widget, precision: str, baseline: str, counted: str):
     pair = (other, 2 * other) if near else bytes_of(other, one_layer, 16)
     assert page["takes"][1] == f"{near}{pair[0]:,} numbers = {near}{pair[1]:,} bytes"
     saving, ratio = 100 * (1 - mine / pair[1]), pair[1] / mine
-    assert page["answer"] == f"{saving:.2f} % less cache a token: 1/{ratio:.2f} of it"
+    assert page["answer"] == f"{saving:.2f} % less cache per token: 1/{ratio:.2f} of it"
     is_headline = (precision, baseline, counted) == FIRST
     assert page["stamp"].startswith("To one decimal this is" if is_headline else "This is not")
     assert page["lengths"][0] == pytest.approx(page["room"][0] / ratio, abs=2)

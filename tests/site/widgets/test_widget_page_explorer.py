@@ -20,7 +20,7 @@ FIRST = {"context": 8192, "users": 32, "bits": 16, "memory": 80, "unit": "GB"}
 FIELDS = (
     "layers",
     "query heads",
-    "key/value heads of GQA",
+    "KV heads of GQA",
     "head width",
     "latent width of MLA",
     "rotary width of MLA",
@@ -213,10 +213,10 @@ def test_own_geometry_by_typing(show, variables, place, address):
     alert = widget.locator(".geometry > [role=alert]")
     assert alert.inner_text() == ""
     for kv, own in ((30, "MHA"), (1, "MQA")):
-        widget.get_by_label("key/value heads of GQA").fill(str(kv))
+        widget.get_by_label("KV heads of GQA").fill(str(kv))
         assert_shows(widget, as_variants(61, 30, kv, *sizes[3:]), own, OWN)
-    widget.get_by_label("key/value heads of GQA").fill("4")
-    assert alert.inner_text().startswith("30 query heads cannot share 4 key/value heads evenly")
+    widget.get_by_label("KV heads of GQA").fill("4")
+    assert alert.inner_text().startswith("30 query heads cannot share 4 KV heads evenly")
     widget.get_by_label("query heads", exact=True).fill("0")  # is refused, and changes nothing
     assert widget.get_by_text("a whole number from 1 to 1,024").is_visible()
     assert_shows(widget, as_variants(61, 30, 4, *sizes[3:]), "GQA", OWN)

@@ -16,7 +16,7 @@ PLACES = places("plane")
 EVERY_PLACE = pytest.mark.parametrize("place", PLACES, ids=str, scope="module")
 
 MEASURES = {
-    "bytes": "cache of a token",
+    "bytes": "cache per token",
     "intensity": "FLOPs a cache byte",
     "longest": "cache at longest context",
     "params": "attention parameters",

@@ -29,18 +29,18 @@ class Truth:
         return {self.H: "MHA", 1: "MQA"}.get(n_kv_heads, "GQA")
 
     def group(self, n_kv_heads: int, head: int) -> tuple[int, list[int]]:
-        """The key/value head that a query head reads, and all query heads that read it."""
+        """The KV head that a query head reads, and all query heads that read it."""
         reads = torch.arange(n_kv_heads).repeat_interleave(self.H // n_kv_heads).tolist()
         return reads[head], [h for h in range(self.H) if reads[h] == reads[head]]
 
     def sentence(self, n_kv_heads: int, head: int) -> str:
         kv, heads = self.group(n_kv_heads, head)
         if len(heads) == 1:
-            return f"Query head {head} has key/value head {kv} to itself."
+            return f"Query head {head} has KV head {kv} to itself."
         if len(heads) == self.H:
-            return f"All {self.H} query heads share key/value head 0."
+            return f"All {self.H} query heads share KV head 0."
         joint = " and " if len(heads) == 2 else " to "
-        return f"Query heads {heads[0]}{joint}{heads[-1]} share key/value head {kv}."
+        return f"Query heads {heads[0]}{joint}{heads[-1]} share KV head {kv}."
 
 
 # What the paths of a kind draw.
@@ -106,7 +106,7 @@ def begin(show, computed, place, home, **options):
 def sliders(widget):
     return [
         widget.get_by_role("slider", name=name, exact=True)
-        for name in ("key/value heads", "query head")
+        for name in ("KV heads", "query head")
     ]
 
 
