@@ -60,7 +60,7 @@ class Comparison(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        """What can be said: "apart after correction", "apart alone" or "open"."""
+        """The verdict, one of "apart after correction", "apart alone" and "open"."""
         if self.corrected < 0.05:
             return "apart after correction"
         return "apart alone" if self.p < 0.05 else "open"
