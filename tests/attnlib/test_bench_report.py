@@ -50,7 +50,7 @@ def test_rankings_compare_predicted_with_measured():
 
 def test_one_variant_has_no_order():
     """Catches "predicted MHA; measured MHA" below a table of one variant."""
-    assert bench.orders([row("MHA", 5, 3.0, 2.0)]) == ""
+    assert bench.orders([row("MHA", 5, 3.0, 2.0, low=2.9, high=3.1)]) == ""
 
 
 def test_orders_join_what_cannot_be_told_apart():
