@@ -309,7 +309,7 @@ def test_rotating_a_part_of_each_head_equals_glm(
     close(ours(x), expected, TOLERANCE)
 
 
-def deepseek(q_lora_rank, interleaved, v_head_dim=9, rope=None, scaling=None):
+def deepseek(q_lora_rank, interleaved, v_head_dim=9, rope=None, scaling=None, base=BASE):
     """DeepSeek-V3's attention layer, a function that calls it, and ours with its sizes."""
     widths = {"q_lora_rank": q_lora_rank, "kv_lora_rank": 13, "qk_nope_head_dim": 8,
               "qk_rope_head_dim": 4, "v_head_dim": v_head_dim}  # fmt: skip
@@ -325,19 +325,19 @@ def deepseek(q_lora_rank, interleaved, v_head_dim=9, rope=None, scaling=None):
     def call(x, positions, bias, cache):
         return theirs(x, rotary(x, positions), bias, past_key_values=cache)[0]
 
-    ours = Rope(base=BASE, interleaved=interleaved, scaling=scaling)
+    ours = Rope(base=base, interleaved=interleaved, scaling=scaling)
     return theirs, call, MultiHeadLatentAttention(22, H, rope=ours, **widths)
 
 
 def published(original_length, mscale_all_dim=1.0):
-    """DeepSeek-V3's positions, except for the base: as transformers reads them, and as ours."""
+    """DeepSeek-V3's positions, as transformers reads them and as ours."""
     theirs = {
-        "rope_type": "yarn", "rope_theta": BASE, "factor": 40.0, "beta_fast": 32.0,
+        "rope_type": "yarn", "rope_theta": 10_000.0, "factor": 40.0, "beta_fast": 32.0,
         "beta_slow": 1.0, "mscale": 1.0, "mscale_all_dim": mscale_all_dim,
         "original_max_position_embeddings": original_length,
     }  # fmt: skip
     scaling = YarnScaling(40.0, original_length, mscale_all_dim=mscale_all_dim)
-    return {"rope": theirs, "scaling": scaling}
+    return {"rope": theirs, "scaling": scaling, "base": 10_000.0}
 
 
 @SIZES

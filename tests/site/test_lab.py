@@ -350,6 +350,9 @@ ROWS = {
         "select",
         "ArrowDown",
     ),
+    "CacheGrowth": Row(
+        "CacheGrowth(Geometry(4, 8, 2, 16), name='A', context=2048)", "context = 4096"
+    ),
     "HeadSharing": Row("HeadSharing(8, 4)", "n_kv_heads = 2"),
     "HeadlineDissector": Row(
         "HeadlineDissector()", "baseline = 'mha'", "input[type=radio]:checked"

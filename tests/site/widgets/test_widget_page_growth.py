@@ -35,7 +35,9 @@ READ = """(root) => {
 def gib(n_bytes: int) -> str:
     """Return bytes as the figure prints them."""
     value = n_bytes / 2**30
-    return f"{value:.2f} GiB" if value < 10 else f"{round(value):,} GiB"
+    digits = 2 if value < 10 else 0
+    rounded = int(value * 10**digits + 0.5) / 10**digits  # half up
+    return f"{rounded:,.{digits}f} GiB"
 
 
 def users(count: int) -> str:
