@@ -54,7 +54,9 @@ DATA_COLOURS = {"#0072b2", "#d55e00", "#009e73", "#cc79a7"}
 
 
 WIDGETS_ONLY = """@media print {
-  article section > :not(section, .attnlib-widget, :has(.attnlib-widget)) { display: none !important; }
+  article section > :not(section, .attnlib-widget, :has(.attnlib-widget)) {
+    display: none !important;
+  }
 }"""
 
 

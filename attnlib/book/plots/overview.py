@@ -52,7 +52,7 @@ def variants(cached: Mapping[str, int], *, heads: int = 8, kv_heads: int = 2) ->
     bars.set(xlim=(0, 1.16 * max(cached.values())), xticks=[])
     bars.spines[:].set_visible(False)
     bars.tick_params(length=0)
-    bars.set_title("numbers cached of each token in each layer", fontsize=10, weight="normal")
+    bars.set_title("numbers cached per token and layer", fontsize=10, weight="normal")
     return fig
 
 
