@@ -387,9 +387,9 @@ SHEET = "One answer to each. If you do not know, do not guess: write a question 
 
 def inventory(page: str) -> str:
     """Return the questions of the concept inventory, without the key."""
-    questions = page.split("### The ten questions\n", 1)[1].split("\n### ", 1)[0]
+    questions = page.split("### The twelve questions\n", 1)[1].split("\n### ", 1)[0]
     plain = COMMENT.sub("", DETAILS.sub("", questions))
-    return f"# Ten questions\n\n{SHEET}\n\n" + re.sub(r"\n{3,}", "\n\n", plain).strip() + "\n"
+    return f"# Twelve questions\n\n{SHEET}\n\n" + re.sub(r"\n{3,}", "\n\n", plain).strip() + "\n"
 
 
 # All of them.

@@ -130,12 +130,12 @@ def test_a_bad_plan_is_caught(old, new, message):
 
 # The concept inventory.
 
-QUESTIONS = re.split(r"^\*\*\d+\.\*\* ", PAGE.split("### The ten questions")[1], flags=re.M)[1:]
+QUESTIONS = re.split(r"^\*\*\d+\.\*\* ", PAGE.split("### The twelve questions")[1], flags=re.M)[1:]
 QUESTIONS[-1] = QUESTIONS[-1].split("\n### ")[0]
 
 
-def test_the_inventory_has_ten_questions_with_one_key_each():
-    assert len(QUESTIONS) == 10
+def test_the_inventory_has_twelve_questions_with_one_key_each():
+    assert len(QUESTIONS) == 12
     keys = []
     for number, question in enumerate(QUESTIONS, start=1):
         assert re.findall(r"^- ([A-D])\. ", question, re.M) == list("ABCD"), number
@@ -156,12 +156,12 @@ def test_the_longest_option_is_not_always_the_key():
         options = re.findall(r"^- ([A-D])\. (.+)$", question, re.M)
         key = re.match(r"\*\*([A-D])", details(question)[0].text)[1]
         longest += max(options, key=lambda option: len(plain(option[1])))[0] == key
-    assert longest <= 5
+    assert longest <= 6
 
 
 def test_the_sheet_for_students_has_no_key():
     sheet = editions.inventory(PAGE)
-    assert sheet.count("\n- D. ") == 10
+    assert sheet.count("\n- D. ") == 12
     assert "Key" not in sheet
     assert "<" not in sheet
     for question in QUESTIONS:
