@@ -389,7 +389,8 @@ def inventory(page: str) -> str:
     """Return the questions of the concept inventory, without the key."""
     questions = page.split("### The twelve questions\n", 1)[1].split("\n### ", 1)[0]
     plain = COMMENT.sub("", DETAILS.sub("", questions))
-    return f"# Twelve questions\n\n{SHEET}\n\n" + re.sub(r"\n{3,}", "\n\n", plain).strip() + "\n"
+    spaced = re.sub(r"\n{3,}", "\n\n", plain).strip()
+    return f"# Twelve questions\n\n{SHEET}\n\n{spaced}\n"
 
 
 # All of them.

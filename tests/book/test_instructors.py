@@ -130,7 +130,8 @@ def test_a_bad_plan_is_caught(old, new, message):
 
 # The concept inventory.
 
-QUESTIONS = re.split(r"^\*\*\d+\.\*\* ", PAGE.split("### The twelve questions")[1], flags=re.M)[1:]
+INVENTORY = PAGE.split("### The twelve questions")[1]
+QUESTIONS = re.split(r"^\*\*\d+\.\*\* ", INVENTORY, flags=re.M)[1:]
 QUESTIONS[-1] = QUESTIONS[-1].split("\n### ")[0]
 
 
