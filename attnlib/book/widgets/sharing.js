@@ -97,7 +97,7 @@ function render({ model, el }) {
     }
     text(0, Y.query + 12, "query");
     text(0, Y.query + 26, "heads");
-    text(0, Y.kv + 12, "key/value");
+    text(0, Y.kv + 12, "KV");
     text(0, Y.kv + 26, "heads");
     text(0, Y.title, `Cache of ${data.tokens === 1 ? "one token" : `${data.tokens} tokens`}, to scale; dashed: ${unshared}`);
     for (let t = 0; t < data.tokens; t++) text(0, Y.cache + t * Y.row + 13, `token ${t}`);
