@@ -14,7 +14,7 @@ ifneq ($(shell cat .venv/ready 2>/dev/null),$(shell pwd -P))
 .venv/ready: stale
 endif
 
-.venv/ready: requirements.txt pyproject.toml tools/setup.sh
+.venv/ready: requirements.txt requirements-model.txt pyproject.toml tools/setup.sh
 	@PYTHON="$(PYTHON)" sh tools/setup.sh
 
 .PHONY: stale

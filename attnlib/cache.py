@@ -99,7 +99,7 @@ class LatentCache:
         batch_size: sequences in the batch, B.
         capacity: tokens that fit.
         kv_lora_rank: width of the latent, d_c.
-        qk_rope_head_dim: width of the shared rotary key, d_h^R.
+        qk_rope_head_dim: width of the shared rotary key, d_h^R; 0 for a latent alone.
         dtype: of the stored numbers; ``None`` means torch's default.
         device: where they are stored; ``None`` means torch's default.
 
@@ -117,7 +117,7 @@ class LatentCache:
         check_size("batch_size", batch_size)
         check_size("capacity", capacity)
         check_size("kv_lora_rank", kv_lora_rank)
-        check_size("qk_rope_head_dim", qk_rope_head_dim)
+        check_size("qk_rope_head_dim", qk_rope_head_dim, least=0)
         shape = (batch_size, capacity, kv_lora_rank + qk_rope_head_dim)  # a row is one token
         self._entries = torch.zeros(shape, dtype=dtype, device=device)
         self._positions = EntryPositions(batch_size, capacity, self._entries.device)

