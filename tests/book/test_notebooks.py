@@ -235,6 +235,12 @@ def test_a_timing_may_stand_where_outputs_are_ignored(tmp_path):
     assert guards.outputs_are_stable(as_chapter(tmp_path, notebook)) == []
 
 
+def test_packed_numbers_may_look_like_a_timing(tmp_path):
+    notebook = good_notebook()
+    printed('"f16:AB2s+/QmpA"')(notebook)
+    assert guards.outputs_are_stable(as_chapter(tmp_path, notebook)) == []
+
+
 @pytest.mark.parametrize("text", ["B 2 s", "S = 512", "0.125 scale", "16 tokens", "1s^2"])
 def test_a_number_is_not_taken_for_a_timing(text):
     assert (guards.TIMING.search(text) is not None) == (text == "B 2 s")

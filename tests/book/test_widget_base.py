@@ -10,6 +10,7 @@ import sys
 from fnmatch import fnmatch
 from html.parser import HTMLParser
 from importlib.resources import files
+from itertools import chain
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -95,7 +96,9 @@ def test_live_module_and_script_of_the_page_are_one_code():
     for kind in CLASSES:
         code = (WIDGETS / "base.js").read_text(encoding="utf-8") + "\n"
         code += (WIDGETS / f"{kind.file}.js").read_text(encoding="utf-8")
-        assert kind._esm.startswith(code)
+        for part in shared.MORE.get(kind.file, ()):
+            code += "\n" + (WIDGETS / f"{part}.js").read_text(encoding="utf-8")
+        assert kind._esm == f"{code}\nexport default {{ render }};\n"
         assert code in shared.script(kind.file)
 
 
@@ -192,6 +195,7 @@ def test_pack_and_unpack():
     assert text == "u16:AAD//wCAVVUBAA=="  # little-endian, whatever the processor
     assert unpack(text) == pytest.approx(numbers, abs=0.5 / 65535)
     assert unpack(shared.pack([])) == []
+    assert unpack(shared.pack_bytes([0, 255, 51])) == [0, 1, 0.2]
 
 
 def test_pack_is_little_endian_on_every_processor(monkeypatch):
@@ -228,7 +232,7 @@ def test_bad_state_is_named_and_the_old_one_stays(name, value, take):
 def test_good_state_from_the_page_is_taken():
     widget = heatmap()
     widget.set_state({"query": 1, "key": 2})
-    assert widget.state() == {"layer": 0, "head": 0, "query": 1, "key": 2}
+    assert widget.state() == {"example": 0, "layer": 0, "head": 0, "query": 1, "key": 2}
 
 
 @EVERY_CLASS
@@ -263,14 +267,16 @@ def test_package_holds_every_script_and_style():
     for path in found:
         assert any(fnmatch(path.name, pattern) for pattern in patterns), path.name
         assert (files("attnlib.book.widgets") / path.name).is_file()
-    named = {"base", *(kind.file for kind in CLASSES)}
+    named = {"base", *(kind.file for kind in CLASSES), *chain(*shared.MORE.values())}
     assert {path.stem for path in found} == named  # none is left over, none is missing
 
 
 def test_every_widget_is_exported():
-    modules = {path.stem for path in (WIDGETS).glob("*.py")} - {"__init__", "base"}
+    modules = {path.stem for path in (WIDGETS).glob("*.py")}
+    modules -= {"__init__", "base", *chain(*shared.MORE.values())}
     assert {kind.__module__.rpartition(".")[2] for kind in CLASSES} == modules
-    assert {kind.__name__ for kind in CLASSES} | {"Widget"} == set(attnlib.book.widgets.__all__)
+    exported = {kind.__name__ for kind in CLASSES} | {"Widget", "page_model"}
+    assert exported == set(attnlib.book.widgets.__all__)
 
 
 @EVERY_CLASS
@@ -353,10 +359,12 @@ def sanitised(text: str) -> str:
     return IPyNbCell.sanitize(SimpleNamespace(parent=notebook), text)
 
 
-def test_nbval_forgives_packed_numbers_and_nothing_beside_them():
+@pytest.mark.parametrize("kind", ["u16", "u8", "f16"])
+def test_nbval_forgives_packed_numbers_and_nothing_beside_them(kind):
     text = heatmap().html()
     packed = re.search(r'"u16:[^"]*"', text)[0]
-    other = text.replace(packed, '"u16:AAAA"')
+    text = text.replace(packed, f'"{kind}:AAAABBBB"')
+    other = text.replace(f'"{kind}:AAAABBBB"', f'"{kind}:AAAA"')
     assert other != text
     assert sanitised(other) == sanitised(text)
     in_table = text.replace("<td>0.75</td>", "<td>0.74</td>")

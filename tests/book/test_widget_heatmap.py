@@ -10,8 +10,7 @@ import torch
 
 from attnlib import attention, causal_mask
 from attnlib.book.widgets import AttentionHeatmap
-from attnlib.book.widgets.base import unpack
-from attnlib.book.widgets.heatmap import MAX_TOKENS, MAX_WEIGHTS
+from attnlib.book.widgets.heatmap import MAX_EXACT, MAX_TOKENS, MAX_WEIGHTS, unpack_rows
 
 LAYERS, H, T, S = 2, 3, 4, 5
 TOKENS, KEYS = list("abcd"), list("vwxyz")
@@ -36,15 +35,13 @@ def says(message: str):
 
 
 def shown(widget: AttentionHeatmap) -> torch.Tensor:
-    return torch.tensor(unpack(widget.data["weights"]), dtype=torch.float64).view(
-        widget.data["shape"]
-    )
+    return unpack_rows(widget.shown)
 
 
 def close(widget: AttentionHeatmap, weights, atol: float = STEP) -> bool:
     weights = torch.as_tensor(weights, dtype=torch.float64)
     return torch.allclose(
-        shown(widget), weights.expand(widget.data["shape"]), rtol=0, atol=atol
+        shown(widget), weights.expand(widget.shown["shape"]), rtol=0, atol=atol
     )
 
 
@@ -101,12 +98,12 @@ def test_query_that_sees_nobody_is_a_row_of_zeros():
 
 def test_cursor_begins_at_the_last_query():
     assert AttentionHeatmap(softmax(T, S), TOKENS, key_tokens=KEYS).state() == {
-        "layer": 0, "head": 0, "query": T - 1, "key": None
+        "example": 0, "layer": 0, "head": 0, "query": T - 1, "key": None
     }  # fmt: skip
     widget = AttentionHeatmap(
         softmax(LAYERS, H, T, S), TOKENS, key_tokens=KEYS, layer=1, head=2, query=0
     )
-    assert widget.state() == {"layer": 1, "head": 2, "query": 0, "key": None}
+    assert widget.state() == {"example": 0, "layer": 1, "head": 2, "query": 0, "key": None}
 
 
 @pytest.mark.parametrize(
@@ -123,6 +120,154 @@ def test_page_has_as_many_tokens_and_numbers_as_it_can_show():
     weights = torch.eye(MAX_TOKENS).expand(heads, MAX_TOKENS, MAX_TOKENS)
     widget = AttentionHeatmap(weights, range(MAX_TOKENS))
     assert len(widget.html()) < 2**21
+
+
+def test_word_causal_is_the_causal_mask():
+    weights = softmax(T, T, mask=CAUSAL)
+    one, other = (AttentionHeatmap(weights, TOKENS, mask=mask) for mask in ("causal", CAUSAL))
+    assert one.html() == other.html()
+
+
+# Many weights
+
+
+def many(*shape: int, mask: torch.Tensor | None = None) -> torch.Tensor:
+    """Return weights of which some are near 1 and most near 0, as a real model's are."""
+    scores = 4 * torch.randn(*shape, generator=torch.Generator().manual_seed(4))
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf)
+    return scores.softmax(-1)
+
+
+WINDOW = causal_mask(torch.arange(70), torch.arange(70), window=20)
+
+
+@pytest.mark.parametrize(
+    "mask", [None, causal_mask(torch.arange(70), torch.arange(70)), WINDOW]
+)
+def test_many_weights_take_one_byte_each_and_rows_keep_their_sums(mask):
+    weights = many(2, 12, 70, 70, mask=mask)
+    weights[1, 5, 30] = 0  # a query that sees no key
+    widget = AttentionHeatmap(weights, range(70), mask=mask)
+    per_head = 70 * 70 if mask is None else int(mask.sum())
+    numbers = widget.data["weights"].removeprefix("u8:")
+    assert len(numbers) == 2 * 12 * per_head * 4 // 3  # base64
+    assert close(widget, weights, 1 / 255)
+    sums = torch.ones(2, 12, 70, dtype=torch.float64)
+    sums[1, 5, 30] = 0
+    torch.testing.assert_close(shown(widget).sum(-1), sums)
+
+
+def test_few_weights_are_exact():
+    heads = MAX_EXACT // 10_000
+    weights = many(heads, 100, 100)
+    assert close(AttentionHeatmap(weights, range(100)), weights)
+    assert not close(
+        AttentionHeatmap(many(heads + 1, 100, 100), range(100)), many(heads + 1, 100, 100)
+    )
+
+
+def test_only_what_a_causal_mask_shows_counts():
+    # 30 layers of 9 heads over 76 tokens: 1.6 million weights, of which half are shown.
+    mask = causal_mask(torch.arange(76), torch.arange(76))
+    weights = torch.eye(76).expand(30, 9, 76, 76)
+    widget = AttentionHeatmap(weights, range(76), mask=mask)
+    assert len(widget.html()) < 2**21
+    with says("800,000 numbers in all"):
+        AttentionHeatmap(weights, range(76))
+
+
+# Several texts
+
+
+def example(words: str, layers: int = 2, heads: int = 3) -> tuple[torch.Tensor, list[str]]:
+    tokens = words.split()
+    at = torch.arange(len(tokens))
+    return softmax(layers, heads, len(at), len(at), mask=causal_mask(at, at)), tokens
+
+
+def several(**options) -> AttentionHeatmap:
+    examples = {"long": example("one two three four five"), "short": example("six seven")}
+    return AttentionHeatmap(examples=examples, **{"mask": "causal", **options})
+
+
+def test_each_text_has_its_own_weights_tokens_and_mask():
+    widget = several(layer=1, head=2)
+    for i, (name, words) in enumerate(
+        [("long", "one two three four five"), ("short", "six seven")]
+    ):
+        widget.example = i
+        assert widget.shown["name"] == name
+        assert widget.shown["queries"] == words.split()
+        assert close(widget, example(words)[0])
+    assert widget.shown["hidden"] == "0100"
+    assert several(mask=None).shown["hidden"] == ""
+
+
+def test_another_text_keeps_layer_and_head_and_moves_the_cursor_into_it():
+    widget = several(layer=1, head=2)
+    assert widget.query == 4
+    widget.key = 3
+    widget.example = 1
+    assert widget.state() == {"example": 1, "layer": 1, "head": 2, "query": 1, "key": 1}
+    widget.example = 0
+    assert widget.state() == {"example": 0, "layer": 1, "head": 2, "query": 1, "key": 1}
+
+
+def test_page_may_send_a_text_together_with_its_cursor():
+    widget = several(example=1)
+    assert widget.query == 1
+    widget.set_state({"example": 0, "query": 4})
+    assert widget.state()["query"] == 4
+
+
+def test_cursor_is_checked_against_the_text_shown():
+    with says("query must be one of 0, 1, got 2"):
+        several(example=1, query=2)
+    with says("example must be one of 0, 1, got 2"):
+        several(example=2)
+
+
+def test_table_is_that_of_the_first_text():
+    table = several(head=1).fallback()
+    assert "Long, layer 0, head 1." in table
+    assert re.findall('scope="row">([^<]*)<', table) == "one two three four five".split()
+
+
+def test_real_model_fits_on_a_page():
+    at = torch.arange(24)
+    weights = many(30, 9, 24, 24, mask=causal_mask(at, at))
+    widget = AttentionHeatmap(
+        examples={name: (weights, range(24)) for name in "abc"}, mask="causal"
+    )
+    assert len(widget.html()) < 400_000
+    assert close(widget, weights, 1 / 255)
+
+
+@pytest.mark.parametrize(
+    ("examples", "complaint"),
+    [
+        ({}, "examples must have at least one text"),
+        ({"a": example("x y"), "b": example("x", layers=1)}, "the same layers and heads"),
+        ({"a": example("x y"), "b": example("x", heads=1)}, "the same layers and heads"),
+        ({"a": example("x y"), "b": (example("x y")[0], "xyz")}, "examples['b']: tokens must"),
+        ({"a": (torch.ones(2, 2) / 2, "xy")}, "examples['a']: mask must hide no key"),
+        (
+            {name: (torch.eye(128).expand(40, 128, 128), range(128)) for name in "abc"},
+            "examples must have at most 800,000 weights in all that the mask does not hide, got"
+            " 990,720",
+        ),
+    ],
+    ids=["none", "layers", "heads", "tokens", "leak", "many"],
+)
+def test_bad_examples(examples, complaint):
+    with says(complaint):
+        AttentionHeatmap(examples=examples, mask="causal")
+
+
+def test_examples_take_no_mask_of_one_length():
+    with says('mask must be "causal" or None with examples'):
+        several(mask=causal_mask(torch.arange(5), torch.arange(5)))
 
 
 # What it refuses
@@ -150,7 +295,7 @@ def changed(value: float, at: tuple[int, ...] = (1, 2)) -> torch.Tensor:
         (torch.zeros(0, T), "got (0, 4)"),
         (torch.zeros(1).expand(10_000, 10_000), "got (1, 1, 10000, 10000)"),
         (torch.zeros(1).expand(T, 129), "at most 128 queries and keys"),
-        (torch.zeros(1).expand(40, 128, 128), "600,000 numbers in all"),
+        (torch.zeros(1).expand(50, 128, 128), "800,000 numbers in all"),
     ],
 )
 def test_bad_weights(weights, complaint):
@@ -183,6 +328,13 @@ def test_wrong_row_is_named_by_query_head_and_layer():
         ({"mask": torch.ones(S, T, dtype=torch.bool)}, "(4, 5), got torch.bool with (5, 4)"),
         ({"mask": np.ones((T, S))}, "mask must be boolean"),
         ({"mask": torch.ones(T, S).tril().bool()}, "mask must hide no key that has a weight"),
+        ({"mask": "causal"}, 'or "causal" for as many keys as queries, got \'causal\' with 4'),
+        ({"mask": "casual"}, "got 'casual'"),
+        ({"tokens": None}, "weights and tokens must be given, or examples"),
+        ({"example": 1}, "example must be one of 0, got 1"),
+        ({"examples": {"a": (torch.eye(2), "ab")}}, "leave out those arguments"),
+        ({"model": {}, "respond": print}, "model answers by itself"),
+        ({"model": {}, "examples": {}}, "model answers by itself"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )  # fmt: skip
@@ -277,7 +429,7 @@ def test_new_text_shows_new_weights_and_puts_the_cursor_at_their_end():
     assert widget.data["hidden"] == "0100"
     assert widget.data["heads"] == ["first", "second"]
     assert widget.data["asks"]
-    assert widget.state() == {"layer": 0, "head": 1, "query": 1, "key": None}
+    assert widget.state() == {"example": 0, "layer": 0, "head": 1, "query": 1, "key": None}
     assert widget.message == ""
     widget.text = "now there are five words"  # longer than before
     assert widget.state()["query"] == 4
@@ -312,6 +464,19 @@ def test_mistake_in_respond_is_raised_and_told_and_changes_nothing(text, error):
         widget.text = text
     assert widget.message.startswith(f"{error.__name__}: ")
     assert (widget.data, widget.state()) == (data, state)
+
+
+def test_typed_text_is_the_last_choice_of_the_examples():
+    widget = several(layer=1, respond=lambda text: example(text), key_tokens=None)
+    widget.text = "my own three"
+    assert [text["name"] for text in widget.data["examples"]] == ["long", "short", "your text"]
+    assert widget.state() == {"example": 2, "layer": 1, "head": 0, "query": 2, "key": None}
+    assert close(widget, example("my own three")[0])
+    widget.example = 0
+    widget.text = "another"
+    assert [text["name"] for text in widget.data["examples"]] == ["long", "short", "your text"]
+    assert widget.shown["queries"] == ["another"]
+    assert widget.shown["hidden"] == "0"
 
 
 def test_mask_that_is_not_causal_ends_with_its_weights():

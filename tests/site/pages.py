@@ -17,7 +17,7 @@ from visits import PAGES
 from tools import ROOT
 
 CHAPTERS = sorted((ROOT / "chapters").glob("*.ipynb"))
-TRAINED = {"what-heads-learn", "conversion-lab"}  # chapters that train a model
+TRAINED = {"what-heads-learn", "conversion-lab", "real-model"}  # they train or load a model
 STORED = re.compile(r'<div class="attnlib-widget"[^>]* data-widget="(\w+)">')
 
 

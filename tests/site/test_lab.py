@@ -269,11 +269,11 @@ def test_page_and_python_move_each_other(open_notebook, truth):
     cursor.press("ArrowUp")
     cursor.press("ArrowLeft")
     assert_reads(*shows, head=0, query=3)
-    notebook.prints(1, "{'head': 0, 'key': 3, 'layer': 0, 'query': 3}")
+    notebook.prints(1, "{'example': 0, 'head': 0, 'key': 3, 'layer': 0, 'query': 3}")
     figure.locator(".heads input").nth(1).click()
     figure.locator(".strip label").nth(4).click()
     assert_reads(*shows, head=1, query=4)
-    notebook.prints(2, "{'head': 1, 'key': 3, 'layer': 0, 'query': 4}")
+    notebook.prints(2, "{'example': 0, 'head': 1, 'key': 3, 'layer': 0, 'query': 4}")
     views = figure, notebook.figure(3)
     notebook.run(4)
     for view in views:
@@ -299,7 +299,7 @@ def test_a_sequence_of_the_readers_own_outlives_the_kernel(open_notebook, lab, t
     figure.get_by_role("button", name="Show").click()
     wait(figure.get_by_role("alert")).to_have_text("type a few words")
     assert_reads(figure, weights, words, head=0, query=6)  # the old ones stay
-    notebook.prints(1, "    {'head': 0, 'key': None, 'layer': 0, 'query': 6}")
+    notebook.prints(1, "    {'example': 0, 'head': 0, 'key': None, 'layer': 0, 'query': 6}")
     notebook.saved_and_opened_again(lab)
     output = notebook.cells.nth(0).locator(".jp-OutputArea-output")
     wait(output.locator(".attnlib-widget figure")).to_have_count(1)
@@ -368,7 +368,7 @@ ROWS = {
 
 
 def test_table_has_every_widget():
-    assert set(ROWS) == set(widgets.__all__) - {"Widget"}
+    assert set(ROWS) == set(widgets.__all__) - {"Widget", "page_model"}
 
 
 def test_every_widget_lives(open_notebook):

@@ -18,6 +18,7 @@ from attnlib.book.widgets.dissector import HeadlineDissector
 from attnlib.book.widgets.explorer import CacheExplorer
 from attnlib.book.widgets.growth import CacheGrowth
 from attnlib.book.widgets.heatmap import AttentionHeatmap
+from attnlib.book.widgets.pagemodel import page_model
 from attnlib.book.widgets.plane import ModelPlane
 from attnlib.book.widgets.scaling import ScalingExplorer
 from attnlib.book.widgets.sharing import HeadSharing
@@ -34,4 +35,5 @@ __all__ = [
     "RopeDial",
     "ScalingExplorer",
     "Widget",
+    "page_model",
 ]

@@ -228,9 +228,11 @@ function axes({ left, right, top, bottom }, { x, y, xTicks = [], yTicks = [], xL
   ];
 }
 
-/** Numbers in 0 to 1 from a text that `pack` in base.py returned. */
+/** Numbers in 0 to 1 from a text that `pack` or `pack_bytes` in base.py returned. */
 function unpack(text) {
-  const bytes = atob(text.slice("u16:".length));
+  const [kind, code] = text.split(":");
+  const bytes = atob(code);
+  if (kind === "u8") return Float32Array.from(bytes, (byte) => byte.charCodeAt(0) / 255);
   const numbers = new Float32Array(bytes.length / 2);
   for (let i = 0; i < numbers.length; i++) {
     numbers[i] = (bytes.charCodeAt(2 * i) + 256 * bytes.charCodeAt(2 * i + 1)) / 65535;

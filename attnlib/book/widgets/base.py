@@ -20,6 +20,7 @@ import anywidget
 import traitlets
 
 SHARED = "base"  # base.js and base.css precede every widget's own files
+MORE = {"heatmap": ("pagemodel",)}  # files that follow a widget's own in the same module
 JSON_OF = 'type="application/json"'
 
 
@@ -32,10 +33,10 @@ def source(name: str, suffix: str) -> str:
         suffix: ``js`` or ``css``; a widget without its own style sheet has the shared one only.
 
     Returns:
-        The text of both files.
+        The text of its files.
     """
     folder = files("attnlib.book.widgets")
-    parts = [folder / f"{part}.{suffix}" for part in (SHARED, name)]
+    parts = [folder / f"{part}.{suffix}" for part in (SHARED, name, *MORE.get(name, ()))]
     return "\n".join(part.read_text(encoding="utf-8") for part in parts if part.is_file())
 
 
@@ -74,16 +75,31 @@ def pack(values: Iterable[float]) -> str:
     return "u16:" + base64.b64encode(numbers.tobytes()).decode("ascii")
 
 
-def unpack(text: str) -> list[float]:
-    """Return the numbers that :func:`pack` packed.
+def pack_bytes(steps: Iterable[int]) -> str:
+    """Pack numbers from 0 to 1 that were rounded to steps of 1/255 into one byte each.
 
     Args:
-        text: from :func:`pack`.
+        steps: the numbers times 255, integers in 0 to 255.
+
+    Returns:
+        ``u8:`` and, in base64, the bytes; for ``unpack`` here and in base.js.
+    """
+    return "u8:" + base64.b64encode(bytes(steps)).decode("ascii")
+
+
+def unpack(text: str) -> list[float]:
+    """Return the numbers that :func:`pack` or :func:`pack_bytes` packed.
+
+    Args:
+        text: from one of them.
 
     Returns:
         Numbers in 0 to 1.
     """
-    numbers = array("H", base64.b64decode(text.removeprefix("u16:")))
+    kind, _, code = text.partition(":")
+    if kind == "u8":
+        return [number / 255 for number in base64.b64decode(code)]
+    numbers = array("H", base64.b64decode(code))
     if sys.byteorder == "big":
         numbers.byteswap()
     return [number / 65535 for number in numbers]

@@ -23,6 +23,7 @@ function render({ model, el }) {
   const asked = h("p", { class: "note asked" });
   const strip = h("fieldset", { class: "strip" });
   const heads = h("fieldset", { class: "heads" });
+  const headsLegend = h("legend");
 
   const sheet = h(
     "div",
@@ -42,22 +43,61 @@ function render({ model, el }) {
   );
   if (isLive(model) && model.get("data").asks) el.querySelector("figure").append(asking(model));
 
-  let data, all; // all: the weights of all layers
+  let data, all; // of the text shown; all: the weights of all layers
   let layer, darkest; // the weights of the layer shown, and the largest of them
   let hovered; // [query, key] under the pointer; null where there is none
+  let typed = null; // the reader's own text, once the page's model has read it
+  let isLoading = false;
 
   /** The weight of a query on a key in the head shown. */
   const weight = (t, at) => layer[(model.get("head") * data.T + t) * data.S + at];
   const isHidden = (t, at) => data.hidden[t * data.S + at] === "1";
 
-  /** Set up names, hatching and controls for new data. */
-  function load() {
-    const [L, H, T, S] = model.get("data").shape;
-    data = { ...model.get("data"), L, H, T, S };
+  /** Set up what all texts share, and show the first. */
+  function begin() {
+    const { layers, heads: names, examples = [], model: packed } = model.get("data");
+    const group = uid();
+    heads.hidden = names.length < 2;
+    heads.replaceChildren(headsLegend, ...names.map((name, head) => picture(name, head, group)));
+    load();
+    const nodes = [];
+    if (examples.length > 1) {
+      const options = examples.map(({ name }, i) => [i, name]);
+      nodes.push((examples.length > 5 ? dropdown : choice)(model, "example", { label: "text", options }));
+    }
+    if (packed) nodes.push(typing(model, packed, show, announce));
+    if (layers.length > 8) {
+      nodes.push(slider(model, "layer", { label: "show", values: [...layers.keys()], format: (i) => layers[i] }));
+    } else if (layers.length > 1) {
+      nodes.push(choice(model, "layer", { label: "show", options: layers.map((name, i) => [i, name]) }));
+    }
+    controls.replaceChildren(...nodes);
+  }
+
+  /** Show the reader's own text, with the cursor at its end. */
+  function show(text, weights) {
+    const { layers, heads: names, hidden } = model.get("data");
+    const T = text.length;
+    const isLater = (_, i) => Number(i % T > Math.floor(i / T));
+    typed = {
+      shape: [layers.length, names.length, T, T],
+      weights,
+      queries: text,
+      keys: text,
+      hidden: hidden && Array.from({ length: T * T }, isLater).join(""),
+    };
+    load(T - 1, null);
+  }
+
+  /** Set up names and hatching of the text shown, and keep the cursor within it. */
+  function load(t = model.get("query"), at = model.get("key")) {
+    const whole = model.get("data");
+    data = { ...whole, ...(typed ?? whole.examples?.[model.get("example")]) };
+    const [L, H, T, S] = data.shape;
+    Object.assign(data, { L, H, T, S });
     data.repeats = new Set(data.keys).size < S; // then keys need their positions as well
-    all = unpack(data.weights);
+    all = typed ? data.weights : expand(unpack(data.weights), data);
     hovered = [null, null];
-    Object.assign(map, { width: S, height: T });
     marks.setAttribute("viewBox", `0 0 ${S} ${T}`);
     el.style.setProperty("--rows", T);
     el.style.setProperty("--columns", S);
@@ -71,11 +111,11 @@ function render({ model, el }) {
     cursor.setAttribute("aria-valuemax", T);
     const dense = Math.max(T, S) <= 12; // large cells have more lines
     let hatching = "";
-    for (let t = 0; t < T; t++) {
-      for (let at = 0; at < S; at++) {
-        if (!isHidden(t, at)) continue;
-        hatching += `M${at} ${t + 1}l1 -1`;
-        if (dense) hatching += `M${at} ${t + 0.5}l.5 -.5M${at + 0.5} ${t + 1}l.5 -.5`;
+    for (let y = 0; y < T; y++) {
+      for (let x = 0; x < S; x++) {
+        if (!isHidden(y, x)) continue;
+        hatching += `M${x} ${y + 1}l1 -1`;
+        if (dense) hatching += `M${x} ${y + 0.5}l.5 -.5M${x + 0.5} ${y + 1}l.5 -.5`;
       }
     }
     marks.replaceChildren(
@@ -84,15 +124,14 @@ function render({ model, el }) {
       s("rect", { class: "row", x: 0, width: S, height: 1 }),
       s("rect", { class: "cell", width: 1, height: 1 }),
     );
-    controls.replaceChildren();
-    if (L > 1) {
-      controls.append(choice(model, "layer", { label: "show", options: data.layers.map((name, i) => [i, name]) }));
-    }
     const group = uid();
     strip.replaceChildren(
       h("legend", {}, data.same ? "Tokens, shaded by how much the query attends to them:" : "Queries:"),
-      ...data.queries.map((name, t) => chip(name, t, group)),
+      ...data.queries.map((name, i) => chip(name, i, group)),
     );
+    isLoading = true; // the cursor must not be drawn before the heads are
+    moveTo(t, at);
+    isLoading = false;
     drawHeads();
   }
 
@@ -105,29 +144,29 @@ function render({ model, el }) {
     return h("label", { onpointerenter, onpointerleave }, input, h("span", {}, name));
   }
 
-  /** Draw small pictures of all heads of the layer, to choose one. */
+  /** A small picture of a head, to choose it. */
+  function picture(name, head, group) {
+    const input = h("input", { type: "radio", name: group, value: head });
+    input.addEventListener("change", () => setTrait(model, "head", head));
+    return h("label", {}, input, h("canvas", { "aria-hidden": "true" }), h("span", {}, name));
+  }
+
+  /** Draw all heads of the layer. */
   function drawHeads() {
-    const group = uid();
-    const size = data.T * data.S;
-    layer = all.subarray(model.get("layer") * data.H * size, (model.get("layer") + 1) * data.H * size);
+    const size = data.H * data.T * data.S;
+    layer = all.subarray(model.get("layer") * size, (model.get("layer") + 1) * size);
     darkest = layer.reduce((most, value) => Math.max(most, value), 0);
-    heads.hidden = data.H < 2;
-    heads.replaceChildren(
-      h("legend", {}, `All heads${data.L > 1 ? `, ${data.layers[model.get("layer")]}` : ""}: choose one to enlarge it`),
-      ...Array.from({ length: data.H }, (_, head) => {
-        const picture = h("canvas", { width: data.S, height: data.T, "aria-hidden": "true" });
-        paint(picture, layer.subarray(head * size, (head + 1) * size));
-        const input = h("input", { type: "radio", name: group, value: head });
-        input.checked = head === model.get("head");
-        input.addEventListener("change", () => setTrait(model, "head", head));
-        return h("label", {}, input, picture, h("span", {}, data.heads[head]));
-      }),
-    );
+    const name = data.L > 1 ? `, ${data.layers[model.get("layer")]}` : "";
+    headsLegend.textContent = `All heads${name}: choose one to enlarge it`;
+    heads.querySelectorAll("canvas").forEach(paint);
     draw();
   }
 
-  /** Paint weights, one pixel each; the largest of the layer is the darkest. */
-  function paint(canvas, weights) {
+  /** Paint a head of the layer, one pixel per weight; the largest of the layer is the darkest. */
+  function paint(canvas, head) {
+    const size = data.T * data.S;
+    const weights = layer.subarray(head * size, (head + 1) * size);
+    if (canvas.width !== data.S || canvas.height !== data.T) Object.assign(canvas, { width: data.S, height: data.T });
     const context = canvas.getContext("2d");
     const image = context.createImageData(data.S, data.T);
     const opacity = 255 / Math.max(darkest, 1e-6);
@@ -140,9 +179,9 @@ function render({ model, el }) {
 
   /** Show the head and the cursor. */
   function draw() {
-    const size = data.T * data.S;
+    if (isLoading) return;
     const head = clamp(model.get("head"), 0, data.H - 1);
-    paint(map, layer.subarray(head * size, (head + 1) * size));
+    paint(map, head);
     heads.querySelectorAll("input").forEach((input, i) => {
       input.checked = i === head;
     });
@@ -234,9 +273,13 @@ function render({ model, el }) {
     point();
   }
 
-  function select(t, at) {
+  function moveTo(t, at) {
     model.set("query", clamp(t, 0, data.T - 1));
     model.set("key", at === null ? null : clamp(at, 0, data.S - 1));
+  }
+
+  function select(t, at) {
+    moveTo(t, at);
     model.save_changes();
   }
 
@@ -276,11 +319,79 @@ function render({ model, el }) {
   });
 
   const stops = [
-    watch(model, ["data"], load),
+    watch(model, ["data"], begin),
+    follow(model, ["example"], () => load()),
     follow(model, ["layer"], drawHeads),
     follow(model, ["head", "query", "key"], draw),
   ];
   return () => stops.forEach((stop) => stop());
+}
+
+/** The weights (layers, H, T, S) of a text. Where those that its mask hides were left out, with zeros. */
+function expand(numbers, { hidden, shape }) {
+  const count = shape.reduce((product, size) => product * size);
+  if (numbers.length === count) return numbers;
+  const seen = [...hidden].flatMap((cell, i) => (cell === "0" ? [i] : []));
+  const full = new Float32Array(count);
+  numbers.forEach((weight, i) => {
+    full[Math.floor(i / seen.length) * hidden.length + seen[i % seen.length]] = weight;
+  });
+  return full;
+}
+
+/** A field for the reader's own text, which the page's model reads at each key. */
+function typing(model, packed, show, announce) {
+  const [id, noteId] = [uid(), uid()];
+  const run = pageModel(packed);
+  const names = [...packed.vocabulary];
+  const capitals = packed.vocabulary === packed.vocabulary.toUpperCase();
+  const input = h("input", { id, type: "text", size: 32, autocomplete: "off", spellcheck: "false" });
+  input.setAttribute("aria-describedby", noteId);
+  input.classList.toggle("capitals", capitals);
+  const expects = h("p", { class: "expects", id: noteId });
+  const complaint = h("p", { class: "complaint", role: "alert" });
+
+  /** The characters of the field, or null if the model does not know them all or they are too many. */
+  const read = () => {
+    const text = [...(capitals ? input.value.toUpperCase() : input.value).trim()];
+    const isKnown = text.every((character) => names.includes(character));
+    return isKnown && text.length >= 2 && text.length <= packed.longest ? text : null;
+  };
+  /** Let the model read the field, and say what it expects; return the text and its weights. */
+  const answer = () => {
+    const text = read();
+    const { weights, next } = text ? run(text.map((character) => names.indexOf(character))) : {};
+    input.setAttribute("aria-invalid", String(!text));
+    complaint.textContent = text ? "" : packed.complaint;
+    expects.textContent = text ? expectation(next, names) : "";
+    return [text, weights];
+  };
+  const follows = () => {
+    const given = model.get("text"); // in this view, in another one, or by Python
+    if (given && given === read()?.join("")) return;
+    input.value = given || model.get("data").queries.join("");
+    const [text, weights] = answer();
+    if (given && text) show(text, weights);
+  };
+  input.addEventListener("input", () => {
+    const [text, weights] = answer();
+    if (!text) return;
+    show(text, weights);
+    announce(expects.textContent);
+    setTrait(model, "text", text.join(""));
+  });
+  watch(model, ["text"], follows);
+  const label = h("label", { for: id }, "Your text");
+  return h("div", { class: "control typing" }, label, input, expects, complaint);
+}
+
+/** What comes next: one token if the model is fairly sure, else its first three guesses. */
+function expectation(next, names) {
+  const order = [...next.keys()].sort((a, b) => next[b] - next[a]);
+  const guesses = order.slice(0, next[order[0]] > 0.5 ? 1 : 3);
+  const texts = guesses.map((token) => `${names[token]} (${fixed(100 * next[token], 0)}%)`);
+  const last = texts.pop();
+  return `Expected next: ${texts.length ? `${texts.join(", ")} or ` : ""}${last}.`;
 }
 
 /** With a kernel: a field for the reader's own sequence. */

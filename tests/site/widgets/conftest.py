@@ -136,3 +136,9 @@ def show(readers) -> Iterator[Callable]:
     for reader in used:
         reader.problems.clear()
     assert faults == []
+
+
+@pytest.fixture
+def put() -> Callable:
+    """Give a function that puts a widget made now in the place of one of the book's."""
+    return lambda widget, made: widget.evaluate(MOUNT, made.html())
