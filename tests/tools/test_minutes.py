@@ -81,7 +81,7 @@ def test_what_is_too_long_is_named():
     walk = {f"{i}": short for i in range(12)} | {minutes.LAST_OF_WALK: short}
     (complaint,) = minutes.complaints(walk)
     assert complaint == "core paths to MLA: 260 minutes, at most 240"
-    huge = {minutes.LAST_OF_WALK: short._replace(words=minutes.MOST_TOTAL + 1)}
+    huge = {minutes.LAST_OF_WALK: short._replace(words=minutes.MOST_MEAN + 1)}
     assert "words, at most" in minutes.complaints(huge)[0]
 
 

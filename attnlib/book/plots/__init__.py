@@ -39,6 +39,7 @@ from attnlib.book.plots.quality import (
     loss_over_training,
     paired_differences,
 )
+from attnlib.book.plots.real_model import head_maps, perplexity_by_cache, resting_place
 from attnlib.book.plots.roofline import Roof, rooflines
 from attnlib.book.plots.rotation import (
     kept_speed,
@@ -73,6 +74,7 @@ __all__ = [
     "draw_weights",
     "folded_queries",
     "growing_cache",
+    "head_maps",
     "healing",
     "heatmap",
     "heatmaps",
@@ -86,7 +88,9 @@ __all__ = [
     "moves",
     "paired_differences",
     "pairings",
+    "perplexity_by_cache",
     "reach_tables",
+    "resting_place",
     "rooflines",
     "score_spread",
     "score_table",
