@@ -104,7 +104,7 @@ def rotary_gqa_to_mla(layer: GroupedQueryAttention) -> MultiHeadLatentAttention:
     mla.kv_b_proj.weight.zero_()
     q = mla.q_proj.weight.view(H, UNUSED_NOPE_DIM + width, -1)  # (H, nope + rope, d_model)
     up = mla.kv_b_proj.weight.view(H, UNUSED_NOPE_DIM + D, width)  # (H, nope + D, d_c)
-    # MLA divides scores by the root of its wider heads, which the queries make good.
+    # MLA divides scores by the root of its wider heads, compensated in the queries.
     rows = layer.q_proj.weight.view(H, D, -1) * (D * mla.scale**2) ** -0.5  # (H, D, d_model)
     for head in range(H):
         at = int(group[head]) * D  # where the keys and the values of its group begin
