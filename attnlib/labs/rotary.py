@@ -152,7 +152,7 @@ class RebuiltAttention(GroupedQueryAttention):
             latent, stored_at = cache.update(latent, positions=positions)  # (B, S, d_c)
         kv = split_heads(self.kv_up(latent), 2 * self.n_kv_heads)  # (B, 2 * H_kv, S, D)
         k, v = kv.chunk(2, dim=1)  # (B, H_kv, S, D) each
-        (k,) = rotate_new(self.rope, stored_at, cache, k)  # turned anew at each step
+        (k,) = rotate_new(self.rope, stored_at, cache, k)  # turned again at each step
         out, weights = attend(q, k, v, at, stored_at, causal=causal, key_mask=key_mask,
                               return_weights=return_weights)  # fmt: skip
         out = self.o_proj(merge_heads(out))  # (B, T, d_model)
