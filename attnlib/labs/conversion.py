@@ -219,11 +219,11 @@ def converted(model: TinyLM, convert: Callable[..., nn.Module], *each: Iterable[
 
 
 @torch.no_grad()
-def attention_inputs(model: TinyLM, tokens: Tensor) -> list[Tensor]:
+def attention_inputs(model: Any, tokens: Tensor) -> list[Tensor]:
     """Collect what a model feeds its attention.
 
     Args:
-        model: whose inputs are wanted.
+        model: with ``blocks``, each with an ``attention_norm``, whose inputs are wanted.
         tokens: int64, shape ``(B, T)``, on any device.
 
     Returns:

@@ -20,6 +20,7 @@ from attnlib.bench.arguments import OneLineParser, prepare_file
 from attnlib.bench.measure import quartiles
 from attnlib.bench.stored import save_json
 from attnlib.checks import check_size
+from attnlib.contract import Cache
 from attnlib.labs.experiment import check_device
 from attnlib.labs.llama import Llama
 from attnlib.labs.smollm import SIZES, to_transformers
@@ -55,20 +56,17 @@ class Pace(NamedTuple):
         return "\n".join(lines)
 
 
-def step_bytes(model: Llama, batch_size: int, tokens: int) -> int:
+def step_bytes(model: Llama, caches: Sequence[Cache]) -> int:
     """Return what a decode step has to read at least, in bytes.
 
     Args:
         model: whose weights count once, the embedding as the matrix that makes the logits.
-        batch_size: sequences.
-        tokens: of each sequence, whose keys and values count.
+        caches: of the sequences, with no room left.
 
     Returns:
         An integer.
     """
-    cached = sum(2 * layer.n_kv_heads * layer.v_head_dim for layer in model.attentions())
-    weights = sum(weight.nbytes for weight in model.parameters())
-    return weights + batch_size * tokens * cached * model.embed.weight.element_size()
+    return sum(part.nbytes for part in (*model.parameters(), *caches))
 
 
 @torch.no_grad()
@@ -118,7 +116,7 @@ def decode_pace(model: Llama, text: Tensor, *, rounds: int = 9) -> Pace:
             seconds = timed(steps[name], device)
             if turn:  # the first step of each allocates
                 times[name].append(seconds)
-    n_bytes = step_bytes(model, batch_size, tokens)
+    n_bytes = step_bytes(model, caches)
     floor = n_bytes / max(rate.bytes_per_second for rate in rates)
     return Pace(
         batch_size, tokens, {name: quartiles(s) for name, s in times.items()}, n_bytes, floor

@@ -26,6 +26,7 @@ from attnlib.bench import provenance
 from attnlib.bench.arguments import OneLineParser, prepare_file
 from attnlib.bench.stored import from_json, save_json
 from attnlib.checks import check_size
+from attnlib.labs.conversion import attention_inputs
 from attnlib.labs.convert import mha_to_gqa
 from attnlib.labs.experiment import RESULTS, print_now
 from attnlib.labs.heads import (
@@ -273,26 +274,6 @@ def passage_losses(model: Llama, passages: Sequence[Tensor], context: int) -> li
 
 
 @torch.no_grad()
-def attention_inputs(model: Llama, windows: Sequence[Tensor]) -> list[Tensor]:
-    """Return the normed states that each block's attention gets.
-
-    Args:
-        model: whose states they are.
-        windows: each ``(1, T)``.
-
-    Returns:
-        One tensor for each block, shape ``(tokens of all windows, d_model)``.
-    """
-    seen: list[list[Tensor]] = [[] for _ in model.blocks]
-    for tokens in windows:
-        x = model.embed(tokens)  # (1, T, d_model)
-        for states, block in zip(seen, model.blocks, strict=True):
-            states.append(block.attention_norm(x)[0])  # (T, d_model)
-            x = block(x)
-    return [torch.cat(states) for states in seen]
-
-
-@torch.no_grad()
 def look_at_heads(model: Llama, passages: Sequence[Tensor], settings: Settings) -> Heads:
     """Measure what each head looks at, and what the model loses without it.
 
@@ -368,7 +349,8 @@ def conversions(
             pool = partial(mha_to_gqa, n_kv_heads=1, how=how, generator=draw)
             numbers = width // layers[0].n_kv_heads
             yield name, "MQA", how, numbers, partial(convert_all, layers, pool)
-    states = attention_inputs(model, windows)
+    seen = zip(*(attention_inputs(model, tokens) for tokens in windows), strict=True)
+    states = [torch.cat(parts, dim=1) for parts in seen]  # (1, tokens, d_model) for each layer
     for how in GUIDES:
         for rank in settings.ranks:
             make = partial(latents, layers, rank, states if how == GUIDES[1] else None)

@@ -26,15 +26,15 @@ class RATES:
 def test_bytes_are_those_of_weights_and_caches(small):
     """Catches an embedding counted twice, and a cache of query heads."""
     weights = sum(weight.numel() for weight in small.parameters())
-    caches = sum(cache.nbytes for cache in small.new_caches(5, 7))
-    assert pace.step_bytes(small, 5, 7) == 4 * weights + caches
+    cached = 5 * 7 * SMALL.n_layers * 2 * SMALL.n_kv_heads * SMALL.head_dim
+    assert pace.step_bytes(small, small.new_caches(5, 7)) == 4 * (weights + cached)
 
 
 def test_a_pace_has_both_and_a_floor(small):
     text = torch.arange(12).view(2, 6)
     found = pace.decode_pace(small, text, rounds=3)
     assert list(found.seconds) == ["attnlib", "transformers"]
-    assert found.floor_seconds == pace.step_bytes(small, 2, 6) / 1e9
+    assert found.floor_seconds == pace.step_bytes(small, small.new_caches(2, 6)) / 1e9
     for middle, low, high in found.seconds.values():
         assert 0 < low <= middle <= high
     assert found.describe().count("\n") == 3
