@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from attnlib.checks import check_attention, check_fused
 from attnlib.contract import Cache
@@ -13,6 +16,10 @@ from attnlib.rope import Rope
 
 PRECISE = (torch.float32, torch.float64)  # the others round scores unless a kernel is fused
 TILE = 8  # queries per KV head from which the fused kernel is faster on one thread of a CPU
+WIDEST = 256  # of a head that a flash kernel takes
+#: For grouped heads on a GPU, where PyTorch prefers cuDNN's kernel. That one gives all keys of a
+#: KV head to one processor of the card; the flash kernel cuts them into parts for all of them.
+SPLITTING = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
 def attention(
@@ -172,9 +179,8 @@ def attend(
     plain = alike and window is None and key_mask is None and not return_weights
     if plain and causal and T == S:
         return grouped_sdpa(q, k, v, causal=True, scale=scale), None  # no mask in memory
-    if plain and T == 1 and q.device.type == "cpu" and q.dtype in PRECISE:
-        if q.shape[1] < TILE * k.shape[1] or torch.get_num_threads() > 1:
-            return one_query_attention(q, k, v, scale=scale), None
+    if plain and T == 1 and prefers_products(q, k):
+        return one_query_attention(q, k, v, scale=scale), None
     mask = None
     if causal and not (alike and T == 1 and window is None):
         mask = causal_mask(q_positions, k_positions, window=window)  # (T, S) or (B, T, S)
@@ -190,15 +196,33 @@ def attend(
     return grouped_sdpa(q, k, v, mask=mask, scale=scale), None
 
 
+def prefers_products(q: Tensor, k: Tensor) -> bool:
+    """Whether :func:`one_query_attention` is faster than a fused kernel for a decode step.
+
+    On a CPU, fused kernels are made for blocks of queries. On a GPU, no flash kernel takes rows
+    as wide as MLA's, and the one that does gives each sequence to one processor of the card.
+
+    Args:
+        q: queries, shape ``(B, H, 1, D)``.
+        k: keys, shape ``(B, H_kv, S, D)``.
+
+    Returns:
+        The choice, as measured with ``python -m attnlib.bench``.
+    """
+    if q.device.type == "cpu":
+        few = q.shape[1] < TILE * k.shape[1]
+        return q.dtype in PRECISE and (few or torch.get_num_threads() > 1)
+    return q.is_cuda and q.shape[-1] > WIDEST and not q.requires_grad
+
+
 def one_query_attention(
     q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = None
 ) -> Tensor:
     """The output of :func:`attention` for one query per head, as two products of matrices.
 
-    A decode step on a CPU is faster this way than through the fused kernel, which is made for
-    blocks of queries, as long as few queries share a KV head. The scores of one query are few,
-    so nothing large is held. The G queries of a group make one matrix, so K and V are read once
-    and never repeated. The arguments are not checked.
+    The scores of one query are few, so nothing large is held; they are float32 or wider. The G
+    queries of a group make one matrix, so K and V are read once and never repeated. The
+    arguments are not checked.
 
     Args:
         q: queries, shape ``(B, H, 1, D)``.
@@ -212,8 +236,13 @@ def one_query_attention(
     B, H, _, D = q.shape
     scale = D**-0.5 if scale is None else scale
     grouped = q.reshape(B, k.shape[1], -1, D) * scale  # (B, H_kv, G, D)
-    scores = (k @ grouped.mT).mT  # (B, H_kv, G, S), in the order that reads k row by row
-    return (scores.softmax(dim=-1) @ v).reshape(B, H, 1, -1)  # (B, H, 1, D_v)
+    if q.dtype in PRECISE:
+        scores = (k @ grouped.mT).mT  # (B, H_kv, G, S), in the order that reads k row by row
+    else:  # a GPU adds up in float32; here it must not round them
+        queries, keys = (x.flatten(0, 1) for x in (grouped, k.mT))  # (B * H_kv, ..)
+        scores = torch.bmm(queries, keys, out_dtype=torch.float32).unflatten(0, k.shape[:2])
+    weights = scores.softmax(dim=-1).type_as(v)  # (B, H_kv, G, S)
+    return (weights @ v).reshape(B, H, 1, -1)  # (B, H, 1, D_v)
 
 
 def fused_attention(
@@ -296,7 +325,10 @@ def grouped_sdpa(
         q = q.reshape(B * H_kv, G, T, -1)
         k, v = k.flatten(0, 1)[:, None], v.flatten(0, 1)[:, None]  # (B * H_kv, 1, S, width)
         k, v = k.expand(-1, G, -1, -1), v.expand(-1, G, -1, -1)  # the same memory G times
-    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, scale=scale)
+    with sdpa_kernel(SPLITTING) if q.is_cuda and T == 1 < G else nullcontext():
+        out = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, is_causal=causal, scale=scale
+        )
     out = out.reshape(B, H, T, -1)[..., :D_v]  # (B, H, T, D_v)
     return out if seen is None else out.masked_fill(~seen, 0.0)
 

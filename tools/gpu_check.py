@@ -48,6 +48,7 @@ TIMING = "nbval-ignore-output"  # the tag of cells whose outputs are timings
 GRACE = 5.0  # seconds that a part gets to write its last lines once its time is up
 LEAST = 3.0  # seconds below which a part is not started
 RESERVE = 1.0  # seconds kept for the summary
+PACE = "pace-cuda.json"
 TAIL = 6000  # characters of a part's log that the summary repeats
 CELL_OUTPUT = 2000  # characters of one cell's output that the summary repeats
 
@@ -108,6 +109,9 @@ def plan(device: str, out: Path, scratch: Path) -> list[Part]:
             # transformers' caches of this size would not fit beside the others
             bench(out / "bench-cuda-b16-long.json", 0.10, 48, *big, "--batch-size", "16",
                   "--tokens", "131072", "--prefill", "512", "--no-compare"),
+            Part("pace", ["-m", "attnlib.labs.pace", "--device", "cuda", "--dtype", "bfloat16",
+                          "--batch-sizes", "1", "4", "16", "64", "--json", str(out / PACE)],
+                 0.12, ["torch", "transformers"], 8, file=out / PACE),
         ]  # fmt: skip
     else:
         parts.append(

@@ -110,7 +110,7 @@ def decode_pace(model: Llama, text: Tensor, *, rounds: int = 9) -> Pace:
     for turn in range(rounds + 1):
         if turn in (0, rounds):
             rates.append(
-                machine_rates(device=device, dtype=model.embed.weight.dtype, repeats=5)
+                machine_rates(device=device.type, dtype=model.embed.weight.dtype, repeats=5)
             )
         for name in turns.sample(sorted(steps), len(steps)):
             seconds = timed(steps[name], device)
