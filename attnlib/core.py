@@ -17,8 +17,8 @@ from attnlib.rope import Rope
 PRECISE = (torch.float32, torch.float64)  # the others round scores unless a kernel is fused
 TILE = 8  # queries per KV head from which the fused kernel is faster on one thread of a CPU
 WIDEST = 256  # of a head that a flash kernel takes
-#: For grouped heads on a GPU, where PyTorch prefers cuDNN's kernel. That one gives all keys of a
-#: KV head to one processor of the card; the flash kernel cuts them into parts for all of them.
+#: For grouped heads on a GPU. PyTorch prefers cuDNN's kernel, which gives all keys of a KV head
+#: to one processor of the card; the flash kernel cuts them into parts for all of them.
 SPLITTING = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
@@ -180,7 +180,8 @@ def attend(
     if plain and causal and T == S:
         return grouped_sdpa(q, k, v, causal=True, scale=scale), None  # no mask in memory
     if plain and T == 1 and prefers_products(q, k):
-        return one_query_attention(q, k, v, scale=scale), None
+        products = one_query_attention if q.dtype in PRECISE else one_query_on_gpu
+        return products(q, k, v, scale=scale), None
     mask = None
     if causal and not (alike and T == 1 and window is None):
         mask = causal_mask(q_positions, k_positions, window=window)  # (T, S) or (B, T, S)
@@ -220,9 +221,8 @@ def one_query_attention(
 ) -> Tensor:
     """The output of :func:`attention` for one query per head, as two products of matrices.
 
-    The scores of one query are few, so nothing large is held; they are float32 or wider. The G
-    queries of a group make one matrix, so K and V are read once and never repeated. The
-    arguments are not checked.
+    The scores of one query are few, so nothing large is held. The G queries of a group make one
+    matrix, so K and V are read once and never repeated. The arguments are not checked.
 
     Args:
         q: queries, shape ``(B, H, 1, D)``.
@@ -236,13 +236,31 @@ def one_query_attention(
     B, H, _, D = q.shape
     scale = D**-0.5 if scale is None else scale
     grouped = q.reshape(B, k.shape[1], -1, D) * scale  # (B, H_kv, G, D)
-    if q.dtype in PRECISE:
-        scores = (k @ grouped.mT).mT  # (B, H_kv, G, S), in the order that reads k row by row
-    else:  # a GPU adds up in float32; here it must not round them
-        queries, keys = (x.flatten(0, 1) for x in (grouped, k.mT))  # (B * H_kv, ..)
-        scores = torch.bmm(queries, keys, out_dtype=torch.float32).unflatten(0, k.shape[:2])
-    weights = scores.softmax(dim=-1).type_as(v)  # (B, H_kv, G, S)
-    return (weights @ v).reshape(B, H, 1, -1)  # (B, H, 1, D_v)
+    scores = (k @ grouped.mT).mT  # (B, H_kv, G, S), in the order that reads k row by row
+    return (scores.softmax(dim=-1) @ v).reshape(B, H, 1, -1)  # (B, H, 1, D_v)
+
+
+def one_query_on_gpu(q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = None) -> Tensor:
+    """What :func:`one_query_attention` computes, for half-precision numbers on a GPU.
+
+    The card adds up in float32 and would round each score to the inputs' dtype; here it leaves
+    them as they are until softmax has used them. No gradient flows through it.
+
+    Args:
+        q: queries, shape ``(B, H, 1, D)``, bfloat16 or float16.
+        k: keys, shape ``(B, H_kv, S, D)``; H_kv divides H.
+        v: values, shape ``(B, H_kv, S, D_v)``.
+        scale: factor on the scores; ``None`` means 1 / sqrt(D).
+
+    Returns:
+        Shape ``(B, H, 1, D_v)``, of q's dtype.
+    """
+    B, H, _, D = q.shape
+    scale = D**-0.5 if scale is None else scale
+    grouped = (q * scale).reshape(B * k.shape[1], -1, D)  # (B * H_kv, G, D)
+    keys, values = k.flatten(0, 1), v.flatten(0, 1)  # (B * H_kv, S, D or D_v)
+    scores = torch.bmm(grouped, keys.mT, out_dtype=torch.float32)  # (B * H_kv, G, S)
+    return (scores.softmax(dim=-1).type_as(v) @ values).reshape(B, H, 1, -1)  # (B, H, 1, D_v)
 
 
 def fused_attention(

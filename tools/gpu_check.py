@@ -92,11 +92,11 @@ def plan(device: str, out: Path, scratch: Path) -> list[Part]:
         scratch: folder for reports of parts; it is thrown away.
     """
     parts = [
-        Part("machine", [THIS, "--machine", "--report", str(scratch / "machine.json")], 0.12,
+        Part("machine", [THIS, "--machine", "--report", str(scratch / "machine.json")], 0.06,
              needs=["torch"], report=scratch / "machine.json"),
         Part("tests", ["-m", "pytest", "-q", "-m", "cuda", "--tb=short", "--durations=5",
                        "-p", "no:cacheprovider", "--confcutdir", "tests/attnlib",
-                       "--continue-on-collection-errors", *cuda_tests()], 0.25,
+                       "--continue-on-collection-errors", *cuda_tests()], 0.20,
              needs=["torch", "pytest"], env={"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}),
     ]  # fmt: skip
     if device == "cuda":
@@ -170,7 +170,7 @@ def cuda_chapters() -> list[Path]:
     return [
         path
         for path in sorted((ROOT / "chapters").glob("*.ipynb"))
-        if any("cuda" in source(cell) for cell in code_cells(path))
+        if any("cuda.is_available" in source(cell) for cell in code_cells(path))
     ]
 
 

@@ -124,7 +124,7 @@ def test_prefill_and_decode_equal_the_cpu(variant, dtype, sizes, padded):
 @pytest.mark.parametrize("variant", VARIANTS)
 @DTYPES
 def test_a_decode_step_at_real_widths_equals_the_cpu(variant, dtype):
-    """Catches scores that a wide head rounds, and a kernel that leaves most of the card idle."""
+    """Catches wide heads' scores that are rounded, and kernels that use little of the card."""
     torch.manual_seed(0)
     geometry = replace(VARIANTS[variant].geometry(Sizes(2048, 16, 4, 512, 64)), d_model=D_MODEL)
     layer = VARIANTS[variant].build(geometry, Rope())
