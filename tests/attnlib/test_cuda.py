@@ -263,4 +263,4 @@ def test_the_benchmark_records_a_graph_of_every_step(tmp_path, capsys):
         assert 0 < row["floor_seconds"] < row["seconds"] < 1
         assert row["phase"] == "decode" or row["backend"] != "none"
         assert row["peak_bytes"] > 0
-    assert "decode, 64 tokens, slowest first" in capsys.readouterr().out
+    assert "64 tokens" in capsys.readouterr().out
