@@ -189,8 +189,8 @@ class HasGeometry(Protocol):
     """What knows the sizes of its attention: a :class:`~attnlib.models.Model`."""
 
     @property
-    def geometry(self) -> Geometry:
-        """The sizes."""
+    def geometry(self) -> Geometry | None:
+        """The sizes; ``None`` if the layers differ in more than their window."""
         ...
 
 
@@ -207,6 +207,11 @@ def geometry_of(model: Geometry | HasGeometry) -> Geometry:
         ValueError: if it is neither.
     """
     geometry = model if isinstance(model, Geometry) else getattr(model, "geometry", None)
+    if geometry is None and getattr(model, "layers", None):
+        raise ValueError(
+            f"geometry must be that of like layers, got {getattr(model, 'name', model)}, whose"
+            " layers differ: attnlib.layers.cache_size counts its cache"
+        )
     if not isinstance(geometry, Geometry):
         raise ValueError(f"geometry must be a Geometry or a model, got {model!r}")
     return geometry

@@ -8,8 +8,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.resources import files
+from typing import Any
 
 from attnlib.costs import Geometry
+from attnlib.layers import LayerKind, kinds_from, kinds_of
 
 VARIANTS = ("MHA", "MQA", "GQA", "MLA")
 
@@ -47,29 +49,71 @@ class Model:
         family: what it belongs to, such as ``"Llama"``.
         year: of its release.
         kind: ``"decoder"``, ``"encoder"`` or ``"encoder-decoder"``; an encoder keeps no cache.
-        geometry: its sizes. Biases are set only where the source states them.
+        geometry: its sizes, if its layers differ in their window at most. Biases are set only
+            where the source states them. ``None`` if its layers differ in more.
         params: parameters of the whole model as its authors give them, for orientation.
         source: where the sizes were read.
         checked: what kind of source that is.
         max_context: tokens it is published for; ``None`` where the source does not say.
         note: what else one should know.
+        read: day on which the source was read, such as ``"2026-05-20"``; "" if not noted.
+        stored: format in which its makers' code keeps the cache: one of
+            :data:`attnlib.layers.FORMATS`.
+        kinds: of its layers, if they have no common geometry.
     """
 
     name: str
     family: str
     year: int
     kind: str
-    geometry: Geometry
+    geometry: Geometry | None
     params: str
     source: str
     checked: str
     max_context: int | None = None
     note: str = ""
+    read: str = ""
+    stored: str = "bfloat16"
+    kinds: tuple[LayerKind, ...] = ()
+
+    @property
+    def layers(self) -> tuple[LayerKind, ...]:
+        """The kinds of its layers."""
+        return self.kinds if self.geometry is None else tuple(kinds_of(self.geometry))
+
+    @property
+    def n_layers(self) -> int:
+        """How many layers it has that attend or keep a state."""
+        return sum(kind.n_layers for kind in self.layers)
 
     @property
     def variant(self) -> str:
-        """MHA, MQA, GQA or MLA."""
-        return self.geometry.variant
+        """MHA, MQA, GQA or MLA: of the layers that see the most, if they differ."""
+        if self.geometry is not None:
+            return self.geometry.variant
+        attending = [kind for kind in self.kinds if kind.attends]
+        kind = min(
+            attending, key=lambda kind: kind.window is not None or kind.chunk is not None
+        )
+        if kind.kv_lora_rank:
+            return "MLA"
+        if kind.shared_kv_dim or kind.n_kv_heads == 1:
+            return "MQA"
+        return "MHA" if kind.n_kv_heads == kind.n_heads else "GQA"
+
+    @property
+    def traits(self) -> list[str]:
+        """What else makes its cache smaller, in words, such as ``"windows"``."""
+        found = {
+            "windows": any(kind.window for kind in self.layers),
+            "chunks": any(kind.chunk for kind in self.layers),
+            "constant state": any(kind.state_heads for kind in self.layers),
+            "indexer": any(kind.index_dim for kind in self.layers),
+            "compressed in time": any(kind.stride for kind in self.layers),
+            "shared between layers": any(kind.borrows for kind in self.layers),
+            "K = V": any(kind.shared_kv_dim for kind in self.layers),
+        }
+        return [name for name, has in found.items() if has]
 
     @property
     def links(self) -> list[str]:
@@ -109,8 +153,26 @@ class Models(Mapping[str, Model]):
 def load() -> Models:
     """Return the models of the package's table."""
     text = files("attnlib").joinpath("models.json").read_text(encoding="utf-8")
-    rows = [{**row, "geometry": Geometry(**row["geometry"])} for row in json.loads(text)]
-    return Models({row["name"]: Model(**row) for row in rows})
+    return Models({row["name"]: model_from(row) for row in json.loads(text)})
+
+
+def model_from(row: Mapping[str, Any]) -> Model:
+    """Return the model of one row of the table.
+
+    Args:
+        row: names and values, with the sizes as ``"geometry"``, or as ``"layers"`` where they
+            differ.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: if its sizes do not fit together.
+    """
+    row = dict(row)
+    sizes, layers = row.pop("geometry", None), row.pop("layers", ())
+    geometry = None if sizes is None else Geometry(**sizes)
+    return Model(**row, geometry=geometry, kinds=kinds_from(layers) if layers else ())
 
 
 def near(name: object) -> str:

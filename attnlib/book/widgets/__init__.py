@@ -14,6 +14,7 @@ except ModuleNotFoundError as error:
 
 from attnlib.book.widgets.base import Widget
 from attnlib.book.widgets.dial import RopeDial
+from attnlib.book.widgets.dials import CacheDials
 from attnlib.book.widgets.dissector import HeadlineDissector
 from attnlib.book.widgets.explorer import CacheExplorer
 from attnlib.book.widgets.growth import CacheGrowth
@@ -26,6 +27,7 @@ from attnlib.book.widgets.stepper import MlaStepper
 
 __all__ = [
     "AttentionHeatmap",
+    "CacheDials",
     "CacheExplorer",
     "CacheGrowth",
     "HeadSharing",

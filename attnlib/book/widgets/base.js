@@ -254,3 +254,74 @@ function evaluate(polynomial, sizes) {
   const term = ([factor, names]) => names.reduce((product, name) => product * sizes[name], factor);
   return polynomial.reduce((sum, part) => sum + term(part), 0);
 }
+
+/** Bytes in a unit of so many bytes, as `amount` in explorer.py. */
+function amount(bytes, unit) {
+  const size = BigInt(unit);
+  const digits = 10n * bytes >= size ? 2 : 4;
+  const power = 10n ** BigInt(digits);
+  const parts = (2n * bytes * power + size) / (2n * size); // rounded half up
+  return `${withCommas(parts / power)}.${String(parts % power).padStart(digits, "0")}`;
+}
+
+/**
+ * Keep the reader's choices in the address of the page, where there is no kernel.
+ *
+ * `parameters` returns what belongs there, of the names `all`; `recall` turns the address's
+ * parameters into values of traits. The result's `node` has a button that copies the link.
+ */
+function inAddress(model, { anchor, all, announce, parameters, recall }) {
+  const words = "Copy link to this state";
+  const link = h("button", { type: "button", onclick: copy }, words);
+  const shown = h("input", { type: "text", readonly: true, "aria-label": "link to this state", hidden: true });
+  let timer = 0;
+  let settled = false; // nothing is stored before the reader has changed something
+
+  function address() {
+    const url = new URL(location.href);
+    for (const name of all) url.searchParams.delete(name);
+    for (const [name, value] of Object.entries(parameters())) url.searchParams.set(name, value);
+    url.hash = anchor;
+    return url.href;
+  }
+
+  function remember() {
+    if (isLive(model) || !settled) return;
+    clearTimeout(timer);
+    timer = setTimeout(() => {
+      try {
+        history.replaceState(history.state, "", address());
+      } catch {
+        // some browsers refuse this for pages on disk; the button works all the same
+      }
+    }, 300);
+    shown.hidden = true;
+    link.textContent = words;
+  }
+
+  async function copy() {
+    try {
+      await navigator.clipboard.writeText(address());
+      link.textContent = "Copied";
+      announce("Link copied.");
+    } catch {
+      shown.hidden = false; // no permission to write the clipboard: show the link instead
+      shown.value = address();
+      shown.focus();
+      shown.select();
+    }
+  }
+
+  return {
+    node: isLive(model) ? null : h("p", { class: "link" }, link, shown),
+    remember,
+    restore() {
+      if (isLive(model)) return;
+      for (const [name, value] of Object.entries(recall(new URLSearchParams(location.search)))) model.set(name, value);
+    },
+    settle() {
+      settled = true;
+    },
+    stop: () => clearTimeout(timer),
+  };
+}

@@ -23,15 +23,6 @@ const SIZES = {
 const CHOICES = ["model", "context", "users", "bits", "memory", "unit"];
 const NAMES = [...CHOICES, ...Object.keys(SIZES)];
 
-/** Bytes in a unit of so many bytes, as `amount` in explorer.py. */
-function amount(bytes, unit) {
-  const size = BigInt(unit);
-  const digits = 10n * bytes >= size ? 2 : 4;
-  const power = 10n ** BigInt(digits);
-  const parts = (2n * bytes * power + size) / (2n * size); // rounded half up
-  return `${withCommas(parts / power)}.${String(parts % power).padStart(digits, "0")}`;
-}
-
 function render({ model, el }) {
   const data = model.get("data");
   const { controls, body, announce } = frame(el, model.get("label"));
@@ -131,8 +122,7 @@ function render({ model, el }) {
   const assumed = h("p", { class: "note" });
   const growing = h("p", { class: "heading" });
   const growth = chart(270, paint, { left: 50, right: 58, top: 12, bottom: 40 });
-  const link = h("button", { type: "button", onclick: copy }, "Copy link to this state");
-  const shown = h("input", { type: "text", readonly: true, "aria-label": "link to this state", hidden: true });
+  const address = inAddress(model, { anchor: "cache-explorer", all: [...CHOICES, ...Object.values(SIZES)], announce, parameters, recall });
   body.append(
     geometry,
     answer,
@@ -141,7 +131,7 @@ function render({ model, el }) {
     assumed,
     growing,
     growth.node,
-    isLive(model) ? null : h("p", { class: "link" }, link, shown),
+    address.node,
   );
 
   let now; // everything shown, computed from the traits
@@ -226,7 +216,7 @@ function render({ model, el }) {
     const full_at = now.variants.filter(({ crossing }) => crossing !== Infinity).map(({ name, crossing }) => `${name} ${withCommas(crossing)}`).join(", ");
     growth.node.setAttribute("aria-label", `Cache against context length for ${users}. The memory of ${have} is full at this many tokens a user: ${full_at}.`);
     announce(`${answer.textContent} ${now.variants.map(({ name, cache }) => `${name} ${amount(cache, GiB)} GiB`).join(", ")}.`);
-    remember();
+    address.remember();
   }
 
   /** A number that may break after a comma, if it is too long for any row. */
@@ -284,35 +274,13 @@ function render({ model, el }) {
     return nodes;
   }
 
-  // Without a kernel, the address of the page stores the reader's choices.
-  let timer = 0;
-  let settled = false; // nothing is stored before the reader has changed something
-
-  function address() {
-    const url = new URL(location.href);
-    for (const name of [...CHOICES, ...Object.values(SIZES)]) url.searchParams.delete(name);
-    for (const name of CHOICES) url.searchParams.set(name, model.get(name));
-    if (!now.published) for (const [name, short] of Object.entries(SIZES)) url.searchParams.set(short, model.get(name));
-    url.hash = "cache-explorer";
-    return url.href;
+  function parameters() {
+    const state = Object.fromEntries(CHOICES.map((name) => [name, model.get(name)]));
+    if (!now.published) for (const [name, short] of Object.entries(SIZES)) state[short] = model.get(name);
+    return state;
   }
 
-  function remember() {
-    if (isLive(model) || !settled) return;
-    clearTimeout(timer);
-    timer = setTimeout(() => {
-      try {
-        history.replaceState(history.state, "", address());
-      } catch {
-        // some browsers refuse this for pages on disk; the button works all the same
-      }
-    }, 300);
-    shown.hidden = true;
-    link.textContent = "Copy link to this state";
-  }
-
-  function recall() {
-    const parameters = new URLSearchParams(location.search);
+  function recall(parameters) {
     const state = {};
     const choices = { model: [...Object.keys(data.models), data.own], unit: Object.keys(data.units) };
     for (const [name, values] of Object.entries(choices)) if (values.includes(parameters.get(name))) state[name] = parameters.get(name);
@@ -328,27 +296,14 @@ function render({ model, el }) {
       state.v_head_dim ??= state.head_dim ?? model.get("v_head_dim");
     } else Object.assign(state, data.models[state.model]?.sizes);
     geometry.open = state.model === data.own;
-    for (const [name, value] of Object.entries(state)) model.set(name, value);
+    return state;
   }
 
-  async function copy() {
-    try {
-      await navigator.clipboard.writeText(address());
-      link.textContent = "Copied";
-      announce("Link copied.");
-    } catch {
-      shown.hidden = false; // no permission to write the clipboard: show the link instead
-      shown.value = address();
-      shown.focus();
-      shown.select();
-    }
-  }
-
-  if (!isLive(model)) recall();
+  address.restore();
   const stop = watch(model, NAMES, draw);
-  settled = true;
+  address.settle();
   return () => {
-    clearTimeout(timer);
+    address.stop();
     stop();
   };
 }

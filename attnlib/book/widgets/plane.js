@@ -36,6 +36,7 @@ function readableCount(n) {
 // How each measure is scaled, labelled along an axis, and written.
 const AXES = {
   bytes: { base: 4, tick: readableBytes, write: (v) => `${withCommas(Math.round(v))} bytes` },
+  read: { base: 4, tick: readableBytes, write: (v) => `${withCommas(Math.round(v))} bytes` },
   longest: { base: 4, tick: readableBytes, write: (v) => `${withCommas(v)} bytes` },
   intensity: { base: 2, tick: String, write: (v) => `${v}` },
   params: { base: 10, tick: readableCount, write: withCommas },
@@ -58,10 +59,15 @@ function render({ model, el }) {
 
   // A model's value on each measure.
   const cachedBy = (entry) => (model.get("form") === "naive" && entry.naive) || entry;
+  const atContext = (values) => values[data.contexts.indexOf(model.get("context"))];
   const measures = {
-    bytes: (entry) => cachedBy(entry).cache[data.contexts.indexOf(model.get("context"))] / model.get("context"),
+    bytes: (entry) => atContext(cachedBy(entry).cache) / model.get("context"),
+    read: (entry) => atContext(cachedBy(entry).read) / model.get("context"),
     longest: (entry) => cachedBy(entry).longest,
-    intensity: (entry) => cachedBy(entry).intensity[data.queries.indexOf(model.get("queries"))],
+    intensity: (entry) => {
+      const found = cachedBy(entry).intensity[data.queries.indexOf(model.get("queries"))];
+      return Array.isArray(found) ? atContext(found) : found; // where layers differ, it depends on the context
+    },
     params: (entry) => entry.params,
     year: (entry) => entry.year + lanes[entry.variant],
   };
@@ -73,8 +79,9 @@ function render({ model, el }) {
     if (name === "year") return [data.years[0] - 0.5, data.years[data.years.length - 1] + 0.5];
     const all = data.models.flatMap((entry) => {
       const kinds = [entry, entry.naive].filter(Boolean);
-      if (name === "bytes") return kinds.flatMap(({ cache }) => cache.map((bytes, i) => bytes / data.contexts[i]));
-      return name === "params" ? [entry.params] : kinds.flatMap((kind) => kind[name]).filter(Boolean);
+      const column = { bytes: "cache", read: "read" }[name];
+      if (column) return kinds.flatMap((kind) => kind[column].map((bytes, i) => bytes / data.contexts[i]));
+      return (name === "params" ? [entry.params] : kinds.flatMap((kind) => kind[name]?.flat?.() ?? kind[name])).filter(Boolean);
     });
     if (name === "intensity" && machine) all.push(machine.intensity);
     return all.length ? [Math.min(...all) / 1.5, Math.max(...all) * 1.5] : [1, 2];
@@ -264,10 +271,11 @@ function render({ model, el }) {
     const context = withCommas(model.get("context"));
     const each = AXES.bytes.write(measures.bytes(entry));
     const flops = `${intensity} FLOP${intensity === 1 ? "" : "s"}`;
-    const mean = entry.windowed ? `, the mean over ${context} tokens,` : "";
+    const mean = entry.mean ? `, the mean over ${context} tokens,` : "";
     const long = entry.max_context === null ? "" : ` At its longest context, ${withCommas(entry.max_context)} tokens, the cache takes ${readableBytes(longest)}.`;
-    const words = `${entry.sizes}. A token takes ${each} of cache${mean} and a decode step does ${flops} for each byte of it.`;
-    return { words, more: `${long} The attention has ${withCommas(entry.params)} parameters.`, note: entry.note ? ` ${entry.note}` : "" };
+    const words = `${entry.sizes}. A token takes ${each} of cache${mean} and a decode step does ${flops} for each byte that it reads.`;
+    const size = entry.params === null ? "" : ` The attention has ${withCommas(entry.params)} parameters.`;
+    return { words, more: `${long}${size}`, note: entry.note ? ` ${entry.note}` : "" };
   }
 
   const title = (entry) => `${entry.name} (${entry.year}, ${entry.variant})`;

@@ -5,7 +5,9 @@ from __future__ import annotations
 import html
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import traitlets
@@ -13,8 +15,8 @@ import traitlets
 from attnlib.book.appearance import variants_json
 from attnlib.book.widgets.base import StateError, Widget, one_of
 from attnlib.costs import Geometry, attention_params, decode_cost, kv_cache_bytes
+from attnlib.layers import LayerKind, cache_size, step_reads
 from attnlib.models import PAGES, Model
-from attnlib.variants import variant_of
 
 CONTEXTS = tuple(2**i for i in range(10, 18))  # tokens
 QUERIES = (1, 2, 3, 4)  # new tokens of one sequence in one step
@@ -23,6 +25,7 @@ ALL = "all families"
 FORMS = {"absorbed": "latents, absorbed", "naive": "expanded keys and values"}
 MEASURES = {
     "bytes": "cache per token",
+    "read": "read per token of context",
     "intensity": "FLOPs a cache byte",
     "longest": "cache at longest context",
     "params": "attention parameters",
@@ -30,11 +33,13 @@ MEASURES = {
 }
 MEANING = (
     "Cache per token: what all layers together keep in bfloat16 for one sequence of the"
-    " length chosen, divided by its tokens; a layer with a window keeps no more than that."
+    " length chosen, divided by its tokens. A layer with a window keeps no more than that,"
+    " and constant state counts. Read: what one decode step reads of it, divided by the same"
+    " tokens: less than is kept where an indexer chooses, more where layers share a cache."
     " FLOPs a cache byte: two for each multiply-add of the scores and the weighted sums, all"
-    " heads and layers, for each byte of that cache that one decode step reads. Projections and"
-    " softmax are not in it, and neither context nor batch changes it. A step has several query"
-    " tokens per sequence when it checks tokens that were guessed: speculative decoding."
+    " heads and layers, for each byte that is read. Projections and softmax are not in it,"
+    " and the batch does not change it. A step has several query tokens per sequence when it"
+    " checks tokens that were guessed: speculative decoding."
 )
 
 
@@ -64,7 +69,7 @@ class ModelPlane(Widget, file="plane"):
         models: by name, such as :data:`~attnlib.models.MODELS`. Encoders keep no cache and
             are left out.
         label: the figure's title.
-        x: measure of the horizontal axis at first: ``"bytes"``, ``"intensity"``,
+        x: measure of the horizontal axis at first: ``"bytes"``, ``"read"``, ``"intensity"``,
             ``"longest"``, ``"params"`` or ``"year"``.
         y: measure of the vertical axis at first, another one of them.
         context: length of the sequence at first, in tokens; cache bytes are divided by it.
@@ -88,8 +93,8 @@ class ModelPlane(Widget, file="plane"):
 
     Raises:
         ValueError: if there are no models or too many, if one is not a
-            :class:`attnlib.models.Model` or has no ``d_model``, if a rate of the machine is
-            not above 0, if ``x`` is ``y``, or if a first state is not one of the choices.
+            :class:`attnlib.models.Model`, if a rate of the machine is not above 0, if ``x`` is
+            ``y``, or if a first state is not one of the choices.
     """
 
     x = traitlets.Unicode().tag(sync=True, state=True)
@@ -166,6 +171,7 @@ class ModelPlane(Widget, file="plane"):
         """Return a table of all models with their sources."""
         at = CONTEXTS.index(self.context)
         head = ["model", "year", "variant", "sizes", "cache per token, bytes"]
+        head += ["read per token of context, bytes"]
         head += ["FLOPs a cache byte", "longest context", "cache there, bytes"]
         head += ["attention parameters", "source"]
         rows = []
@@ -175,10 +181,11 @@ class ModelPlane(Widget, file="plane"):
                 model["variant"],
                 model["sizes"],
                 f"{round(model['cache'][at] / self.context):,}",
-                f"{model['intensity'][QUERIES.index(self.queries)]:g}",
+                f"{round(model['read'][at] / self.context):,}",
+                f"{intensity_at(model, self.queries, self.context):g}",
                 f"{model['max_context']:,}" if model["max_context"] else "not published",
                 f"{model['longest']:,}" if model["longest"] else "",
-                f"{model['params']:,}",
+                f"{model['params']:,}" if model["params"] else "",
             ]
             texts = "".join(f"<td>{html.escape(text)}</td>" for text in cells)
             source = "".join(linked(*part) for part in model["source"])
@@ -198,6 +205,21 @@ class ModelPlane(Widget, file="plane"):
         return "\n".join(parts)
 
 
+def intensity_at(entry: Mapping, queries: int, context: int) -> float:
+    """Return a model's FLOPs per cached byte.
+
+    Args:
+        entry: of the model, from :func:`entry`.
+        queries: one of :data:`QUERIES`.
+        context: one of :data:`CONTEXTS`.
+
+    Returns:
+        FLOPs per byte; in most models the context does not change it.
+    """
+    found = entry["intensity"][QUERIES.index(queries)]
+    return found[CONTEXTS.index(context)] if isinstance(found, list) else found
+
+
 def plane_data(models: Mapping[str, Model], machine: Machine | None = H100) -> dict:
     """Return the data that the page draws: each model's numbers, from the cost model.
 
@@ -214,8 +236,6 @@ def plane_data(models: Mapping[str, Model], machine: Machine | None = H100) -> d
     for name, model in models.items():
         if not isinstance(model, Model):
             raise ValueError(f"models must be attnlib.models.Model, got {model!r}: {name}")
-        if model.geometry.d_model is None:
-            raise ValueError(f"d_model of {name} must be known, got None")
     decoders = {name: model for name, model in models.items() if model.kind != "encoder"}
     if not 0 < len(decoders) <= MAX_MODELS:
         raise ValueError(
@@ -250,47 +270,131 @@ def entry(name: str, model: Model) -> dict:
         model: its sizes and source.
 
     Returns:
-        A dictionary for the page: ``cache`` has the bytes of all layers at each of
-        :data:`CONTEXTS`, ``longest`` those at the model's longest context, and ``naive`` both
-        with expanded keys and values, or ``None`` if the model has no latent.
+        A dictionary for the page: ``cache`` and ``read`` have the bytes of all layers at each
+        of :data:`CONTEXTS`, ``longest`` those kept at the model's longest context, and
+        ``naive`` the same with expanded keys and values, or ``None`` if all layers have no
+        latent. ``params`` is ``None`` where the sizes of the projections are not known.
     """
     g = model.geometry
+    latent = g is not None and g.kv_lora_rank is not None
     return {
         "name": name,
         "year": model.year,
-        "variant": variant_of(g).name,
+        "variant": model.variant,
         "family": model.family,
-        "sizes": described(g),
+        "sizes": layers_in_words(model.layers) if g is None else described(g),
         "max_context": model.max_context,
-        "params": attention_params(g),
+        "params": None if g is None or g.d_model is None else attention_params(g),
         "note": model.note,
         "source": parts_of(model.source),
-        "windowed": g.window is not None,
-        **cached(model, "absorbed"),
-        "naive": None if g.kv_lora_rank is None else cached(model, "naive"),
+        "mean": bool(model.traits),  # a token's share depends on the context
+        **(layers_read(model) if g is None else cached(g, model.max_context, "absorbed")),
+        "naive": cached(g, model.max_context, "naive") if g and latent else None,
     }
 
 
-def cached(model: Model, form: str) -> dict:
-    """Return what a model caches, and the FLOPs per cached byte of a decode step.
+def layers_read(model: Model) -> dict:
+    """Return what :func:`cached` returns, for a model whose layers differ.
 
     Args:
         model: a published model.
+
+    Returns:
+        The same names; ``intensity`` is a list over :data:`CONTEXTS` for each number of query
+        tokens, which are taken to read the same entries.
+    """
+    layers, longest = model.layers, model.max_context
+    reads = [[step_reads(layers, S - earlier) for earlier in range(4)] for S in CONTEXTS]
+    return {
+        "cache": [cache_size(layers, S).once for S in CONTEXTS],
+        "read": [steps[0].bytes for steps in reads],
+        "longest": longest and cache_size(layers, longest).once,
+        "intensity": [
+            [
+                round(sum(step.flops for step in steps[:T]) / steps[0].bytes, 2)
+                for steps in reads
+            ]
+            for T in QUERIES
+        ],
+    }
+
+
+def cached(g: Geometry, longest: int | None, form: str) -> dict:
+    """Return what a model caches, and the FLOPs per cached byte of a decode step.
+
+    Args:
+        g: its sizes.
+        longest: the longest context that it is published for, or ``None``.
         form: of latent attention, as in :func:`attnlib.costs.decode_cost`.
 
     Returns:
-        ``cache``, ``longest`` and ``intensity``, as in :func:`entry`; the last for each of
-        :data:`QUERIES`.
+        ``cache``, ``read``, ``longest`` and ``intensity``, as in :func:`entry`; the last for
+        each of :data:`QUERIES`.
     """
-    g, expanded = model.geometry, form == "naive"
-    costs = [decode_cost(g, S, form=form) for S in CONTEXTS]
-    several = [decode_cost(g, CONTEXTS[-1], new_tokens=T, form=form) for T in QUERIES]
-    longest = model.max_context and kv_cache_bytes(g, model.max_context, expanded=expanded)
+    kept = partial(kv_cache_bytes, g, expanded=form == "naive")
+    caches = [kept(S) for S in CONTEXTS]
+    known = replace(g, d_model=g.d_model or 1)  # the core does not depend on it
+    several = [decode_cost(known, CONTEXTS[-1], new_tokens=T, form=form) for T in QUERIES]
     return {
-        "cache": [cost.cache_bytes for cost in costs],
-        "longest": longest,
+        "cache": caches,
+        "read": caches,
+        "longest": longest and kept(longest),
         "intensity": [round(cost.core_intensity, 2) for cost in several],
     }
+
+
+def layers_in_words(layers: Sequence[LayerKind]) -> str:
+    """Return the sizes of a model whose layers differ, in words.
+
+    Args:
+        layers: their kinds.
+
+    Returns:
+        Such as ``15 layers with 2 KV heads of width 256; 45 layers with a constant state``.
+    """
+    return "; ".join(kind_in_words(kind) for kind in layers)
+
+
+def kind_in_words(kind: LayerKind) -> str:
+    """Return what one kind of layer stores, in words.
+
+    Args:
+        kind: the kind.
+
+    Returns:
+        Its number of layers, what they store, and for how long.
+    """
+    text = f"{kind.n_layers} layer{'s' * (kind.n_layers > 1)}"
+    if kind.borrows:
+        return f"{text} read the cache of {kind.borrows} layers"
+    stores = []
+    if kind.n_kv_heads:
+        values = f" (values {kind.v_head_dim})" * (kind.v_head_dim not in (None, kind.head_dim))
+        stores.append(
+            f"{kind.n_kv_heads} KV head{'s' * (kind.n_kv_heads > 1)} of width"
+            f" {kind.head_dim}{values}"
+        )
+    if kind.kv_lora_rank:
+        stores.append(
+            f"a latent of {kind.kv_lora_rank} and a rotary key of {kind.qk_rope_head_dim}"
+        )
+    if kind.shared_kv_dim:
+        stores.append(f"one key and value of {kind.shared_kv_dim}")
+    if kind.index_dim:
+        stores.append(f"an index key of {kind.index_dim}")
+    if kind.state_heads:
+        stores.append(
+            f"a constant state of {kind.state_heads} × {kind.state_numbers:,} numbers"
+        )
+    for_how_long = {
+        "window": ", of the last {:,} tokens",
+        "chunk": ", of chunks of {:,} tokens",
+        "stride": ", for every {:,} tokens",
+        "all": "",
+    }
+    rule, size = kind.rule
+    read = f", of which a query reads {kind.top_k:,}" if kind.top_k else ""
+    return f"{text} with {' and '.join(stores)}{for_how_long[rule].format(size)}{read}"
 
 
 def described(g: Geometry) -> str:

@@ -1,0 +1,317 @@
+"""Five dials: who owns a cache, how long, how wide, how many bits, how many copies."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import traitlets
+
+from attnlib.book.widgets.base import StateError, Widget, one_of, table
+from attnlib.book.widgets.explorer import UNITS, amount
+from attnlib.layers import (
+    Format,
+    LayerKind,
+    Part,
+    cache_size,
+    format_of,
+    layers_of,
+    max_cached_tokens,
+    read_by,
+)
+from attnlib.models import Model
+
+SERVED = "as served"  # each model in the format in which its makers' code keeps it
+FORMATS = {
+    SERVED: "as its makers' code stores it",
+    "float32": "float32, 4 bytes",
+    "bfloat16": "bfloat16, 2 bytes",
+    "int8": "8 bits, no scales",
+    "q8_0": "q8_0, 34 bytes for 32",
+    "q5_0": "q5_0, 22 bytes for 32",
+    "q4_0": "q4_0, 18 bytes for 32",
+}
+OWNERS = {"own": "layers that own one", "all": "every layer"}
+KEPT = {"kept": "what is kept", "all": "every token in every layer"}
+WIDTH = {"all": "all that is stored", "kv": "keys and values alone"}
+SCALES = {"counted": "counted", "left out": "left out"}
+SPLITS = {"heads": "by heads", "positions": "by positions", "sequences": "by sequences"}
+DEVICES = (1, 2, 4, 8, 16)
+PAGES = {1: "to the entry (least)", 16: "in pages of 16", 64: "in pages of 64"}
+LIMITS = {"context": 10_000_000, "users": 65_536, "memory": 1_000_000}
+WORDS = {
+    "kv": "key and value",
+    "latent": "latent",
+    "rotary": "rotary",
+    "shared": "key = value",
+    "index": "index key",
+    "state": "state",
+    "convolution": "convolution",
+}
+
+
+class CacheDials(Widget, file="dials"):
+    """The caches of two models, to the byte, and what a count gets wrong that forgets a dial.
+
+    Args:
+        models: published models by name.
+        label: the figure's title.
+        a: the first model shown; ``None`` means the first of ``models``.
+        b: the second model shown; ``None`` means the next one.
+        context: tokens of each user, at first.
+        users: sequences at a time, at first.
+        dtype: of the caches at first: one of :data:`FORMATS`.
+        devices: that share the layers, at first: one of :data:`DEVICES`.
+        split: how they share them, at first: ``"heads"``, ``"positions"`` or ``"sequences"``.
+        memory: for the cache on each device, in GB, at first.
+
+    Attributes:
+        a: the first model.
+        b: the second model.
+        context: tokens of each user.
+        users: sequences at a time.
+        memory: for the cache on each device, in GB.
+        owners: whether only the layers that own a cache count.
+        kept: whether layers with a window count with what they keep.
+        width: whether all stored numbers count, or keys and values alone.
+        dtype: how numbers are stored.
+        scales: whether scales count.
+        devices: that share the layers.
+        split: how they share them.
+        page: entries that are reserved together.
+
+    Raises:
+        ValueError: if there are fewer than two models, one is not a
+            :class:`attnlib.models.Model`, or a first state is not one of the choices.
+    """
+
+    anchor = "cache-dials"
+
+    a = traitlets.Unicode().tag(sync=True, state=True)
+    b = traitlets.Unicode().tag(sync=True, state=True)
+    context = traitlets.Int(1).tag(sync=True, state=True)
+    users = traitlets.Int(1).tag(sync=True, state=True)
+    memory = traitlets.Int(1).tag(sync=True, state=True)
+    owners = traitlets.Unicode("own").tag(sync=True, state=True)
+    kept = traitlets.Unicode("kept").tag(sync=True, state=True)
+    width = traitlets.Unicode("all").tag(sync=True, state=True)
+    dtype = traitlets.Unicode("bfloat16").tag(sync=True, state=True)
+    scales = traitlets.Unicode("counted").tag(sync=True, state=True)
+    devices = traitlets.Int(1).tag(sync=True, state=True)
+    split = traitlets.Unicode("heads").tag(sync=True, state=True)
+    page = traitlets.Int(1).tag(sync=True, state=True)
+
+    _a = one_of("a", lambda self: self.data["models"])
+    _b = one_of("b", lambda self: self.data["models"])
+    _owners = one_of("owners", lambda self: OWNERS)
+    _kept = one_of("kept", lambda self: KEPT)
+    _width = one_of("width", lambda self: WIDTH)
+    _dtype = one_of("dtype", lambda self: FORMATS)
+    _scales = one_of("scales", lambda self: SCALES)
+    _devices = one_of("devices", lambda self: DEVICES)
+    _split = one_of("split", lambda self: SPLITS)
+    _page = one_of("page", lambda self: PAGES)
+
+    @traitlets.validate(*LIMITS)
+    def _limited(self, proposal) -> int:
+        """Accept only values that the page's fields accept."""
+        name, value = proposal["trait"].name, proposal["value"]
+        if not 1 <= value <= LIMITS[name]:
+            raise StateError(
+                f"{name} must be an integer from 1 to {LIMITS[name]:,}, got {value!r}"
+            )
+        return value
+
+    def __init__(
+        self,
+        models: Mapping[str, Model],
+        *,
+        label: str = "Five dials of a cache",
+        a: str | None = None,
+        b: str | None = None,
+        context: int = 131_072,
+        users: int = 1,
+        dtype: str = "bfloat16",
+        devices: int = 1,
+        split: str = "heads",
+        memory: int = 80,
+    ):
+        super().__init__(data=dials_data(models), label=label)
+        self.models = dict(models)
+        first, second, *_ = models
+        state = {"a": first if a is None else a, "b": second if b is None else b}
+        state |= {"context": context, "users": users, "dtype": dtype, "devices": devices}
+        state |= {"split": split, "memory": memory}
+        for name, value in state.items():
+            self.set_trait(name, value)
+
+    def fallback(self) -> str:
+        """Return a table of all models at the first state."""
+        rows = []
+        for name, model in self.models.items():
+            dtype = model.stored if self.dtype == SERVED else self.dtype
+            options = {"batch_size": self.users, "dtype": dtype}
+            size = cache_size(model, self.context, **options)
+            fit = max_cached_tokens(model, self.memory * UNITS["GB"], **options)
+            rows.append(
+                [
+                    name,
+                    " + ".join(layers_that_own(layers_of(model))),
+                    f"{size.once:,}",
+                    amount(size.once, "GB"),
+                    "any number" if fit is None else f"{fit:,}",
+                ]
+            )
+        head = ["model", "layers that own a cache", "bytes", "in GB"]
+        head.append(f"tokens that fit in {self.memory:,} GB")
+        caption = (
+            f"Caches of {self.users:,} with {self.context:,} tokens each,"
+            f" {FORMATS[self.dtype]}, on one device."
+        )
+        notes = " ".join(f"{n}: {model.note}" for n, model in self.models.items() if model.note)
+        return f"{table(head, rows, caption)}\n<p>{html.escape(notes)}</p>"
+
+
+def layers_that_own(kinds: Sequence[LayerKind]) -> list[str]:
+    """Return how many layers of each kind own a cache, in words.
+
+    Args:
+        kinds: of a model.
+
+    Returns:
+        Such as ``["18 window", "18 full"]``.
+    """
+    return [f"{kind.n_layers} {kind.name}".strip() for kind in kinds if kind.borrows is None]
+
+
+def dials_data(models: Mapping[str, Model]) -> dict:
+    """Return the data from which the page computes.
+
+    Args:
+        models: published models by name.
+
+    Returns:
+        The widget's data.
+
+    Raises:
+        ValueError: if there are fewer than two models, or one is none.
+    """
+    if len(models) < 2:
+        raise ValueError(f"models must name at least two models, got {list(models)}")
+    for name, model in models.items():
+        if not isinstance(model, Model):
+            raise ValueError(f"models must be attnlib.models.Model, got {model!r}: {name}")
+    return {
+        "models": {name: model_data(model) for name, model in models.items()},
+        "served": SERVED,
+        "formats": [list(item) for item in FORMATS.items()],
+        "owners": [list(item) for item in OWNERS.items()],
+        "kept": [list(item) for item in KEPT.items()],
+        "width": [list(item) for item in WIDTH.items()],
+        "scales": [list(item) for item in SCALES.items()],
+        "splits": [list(item) for item in SPLITS.items()],
+        "pages": [list(item) for item in PAGES.items()],
+        "devices": list(DEVICES),
+        "limits": LIMITS,
+        "words": WORDS,
+    }
+
+
+def model_data(model: Model) -> dict:
+    """Return what the page needs of one model.
+
+    Args:
+        model: published.
+
+    Returns:
+        Its kinds of layers, each with its parts, and its source.
+    """
+    kinds = layers_of(model)
+    return {
+        "kinds": [kind_data(kind, kinds, model.stored) for kind in kinds],
+        "stored": model.stored,
+        "note": model.note,
+        "source": model.source,
+        "links": model.links,
+        "read": model.read,
+    }
+
+
+def kind_data(kind: LayerKind, kinds: Sequence[LayerKind], stored: str) -> dict:
+    """Return what the page needs of one kind of layers.
+
+    Args:
+        kind: the kind.
+        kinds: all kinds of the model, from which it may borrow.
+        stored: format in which the makers' code keeps the cache.
+
+    Returns:
+        Layers, name, lender, the parts that it lends, and its own parts, with their bits per
+        row in each format.
+    """
+    parts, own = read_by(kind, kinds), len(kind.parts)
+    data = [part_data(part, kind.stride or kind.recent, stored) for part in parts]
+    return {
+        "name": kind.name,
+        "layers": kind.n_layers,
+        "borrows": kind.borrows,
+        "stateHeads": max(1, kind.state_heads),
+        "lent": data[: len(data) - own] if kind.borrows else [],
+        "parts": data[len(data) - own :],
+    }
+
+
+def part_data(part: Part, fixed: int | None, stored: str) -> dict:
+    """Return what the page needs of one stored part.
+
+    Args:
+        part: the part.
+        fixed: not 0 or ``None`` where the layer keeps a window beside other entries, which no
+            count takes for all tokens.
+        stored: format in which the makers' code keeps the cache.
+
+    Returns:
+        Sizes, the rule for what is kept, and for each format the bits of a row with and
+        without scales.
+    """
+    formats = {
+        name: format_of(stored if name == SERVED else name, part.name) for name in FORMATS
+    }
+    bare = {name: Format(form.bits) for name, form in formats.items()}
+    return {
+        "name": part.name,
+        "heads": part.heads,
+        "width": part.width,
+        "keeps": part.keeps,
+        "size": part.size,
+        "fixed": bool(fixed),
+        "bits": {name: form.row_bits(part.width) for name, form in formats.items()},
+        "bare": {name: form.row_bits(part.width) for name, form in bare.items()},
+    }
+
+
+def counted(
+    model: Model, *, owners: str = "own", kept: str = "kept", width: str = "all"
+) -> list[LayerKind]:
+    """Return a model's layers as a count with some dials turned wrong would have them.
+
+    Args:
+        model: published.
+        owners: one of :data:`OWNERS`.
+        kept: one of :data:`KEPT`; the caller passes ``windows=`` to the count as well.
+        width: one of :data:`WIDTH`.
+
+    Returns:
+        Kinds of layers.
+    """
+    kinds = layers_of(model)
+    if owners == "all":  # as if each layer had a cache like the one that it borrows
+        lenders = {kind.name: kind for kind in kinds}
+        kinds = [
+            replace(lenders[kind.borrows], n_layers=kind.n_layers) if kind.borrows else kind
+            for kind in kinds
+        ]
+    if width == "kv":
+        kinds = [replace(k, index_dim=0, state_heads=0, conv_numbers=0) for k in kinds]
+    return kinds
