@@ -32,6 +32,7 @@ from attnlib.costs import (
     kv_cache_bytes,
     prefill_flops,
 )
+from attnlib.layers import cache_size
 from attnlib.masks import causal_mask
 from attnlib.models import MODELS
 from attnlib.rope import Rope, apply_rope, rope_angles
@@ -69,6 +70,7 @@ __all__ = [
     "apply_rope",
     "attention",
     "attention_params",
+    "cache_size",
     "causal_mask",
     "decode_flops",
     "fused_attention",

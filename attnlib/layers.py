@@ -263,9 +263,21 @@ class LayerKind:
         parts = self.older_parts + self.recent_parts
         if self.state_heads:
             parts.append(Part("state", self.state_heads, self.state_numbers, "constant"))
-        if self.conv_numbers:
-            parts.append(Part("convolution", 1, self.conv_numbers, "constant"))
+        if self.conv_numbers:  # its channels belong to the heads of the state, if they divide
+            heads = self.state_heads or 1
+            heads = 1 if self.conv_numbers % heads else heads
+            parts.append(Part("convolution", heads, self.conv_numbers // heads, "constant"))
         return parts
+
+    @property
+    def parts_billed_full(self) -> list[Part]:
+        """What one layer stores if a window or a chunk of it is billed as all tokens."""
+        if self.rule[0] not in ("window", "chunk"):
+            return self.parts
+        return [
+            part if part.keeps == "constant" else part._replace(keeps="all", size=1)
+            for part in self.parts
+        ]
 
 
 class HasLayers(Protocol):
@@ -394,7 +406,7 @@ def cache_size(
     devices: int = 1,
     split: str = "heads",
 ) -> CacheSize:
-    """How many bytes a model's cache takes, on one device or on several.
+    """How many bytes the cache of a model takes, on one device or on several.
 
     Args:
         model: a published model, kinds of layers, or a geometry.
@@ -423,36 +435,18 @@ def cache_size(
         raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
     once = fullest = 0  # bits
     for kind in kinds:
-        for part in kind.parts:
-            if not windows and kind.rule[0] in ("window", "chunk"):
-                part = part._replace(keeps="all", size=1) if part.keeps != "constant" else part
-            row = format_of(dtype, part.name).row_bits(part.width) * kind.n_layers
+        for part in kind.parts if windows else kind.parts_billed_full:
+            row = kind.n_layers * format_of(dtype, part.name).row_bits(part.width)
             entries, heads, sequences = part.entries(tokens, page), part.heads, batch_size
             once += row * entries * heads * sequences
             if split == "heads":
                 heads = part.held_by_one_of(devices)
-                if part.name == "convolution":  # its channels belong to heads
-                    row = -(-row * shared_heads(kind, devices) // max(1, kind.state_heads))
             elif split == "sequences":
-                sequences = -(-batch_size // devices)
+                sequences = -(-batch_size // devices)  # rounded up
             elif part.keeps != "constant":
                 entries = -(-entries // (page * devices)) * page
             fullest += row * entries * heads * sequences
     return CacheSize(-(-once // 8), -(-fullest // 8), devices)
-
-
-def shared_heads(kind: LayerKind, devices: int) -> int:
-    """Return the heads of a constant state that one device holds.
-
-    Args:
-        kind: of the layers.
-        devices: that share them.
-
-    Returns:
-        Heads, all if there is no state.
-    """
-    heads = max(1, kind.state_heads)
-    return Part("state", heads, 1).held_by_one_of(devices)
 
 
 def growth_bytes(
@@ -473,9 +467,8 @@ def growth_bytes(
     """
     bits = Fraction(0)
     for kind in layers_of(model):
-        for part in kind.parts:
-            billed_full = not windows and kind.rule[0] in ("window", "chunk")
-            if part.keeps in ("all", "stride") or (billed_full and part.keeps != "constant"):
+        for part in kind.parts if windows else kind.parts_billed_full:
+            if part.keeps in ("all", "stride"):
                 size = part.size if part.keeps == "stride" else 1
                 row = format_of(dtype, part.name).row_bits(part.width)
                 bits += Fraction(kind.n_layers * part.heads * row, size)

@@ -247,12 +247,12 @@ def agrees(printed: str, value: object) -> bool:
 
 
 def namespace() -> dict[str, object]:
-    """Return the names of expressions: attnlib's, those of costs and models, arithmetic."""
+    """Return the names that expressions may use: attnlib's, its tables', and arithmetic."""
     import attnlib
-    from attnlib import costs, models
+    from attnlib import costs, layers, models
 
     names: dict[str, object] = {"math": math, **UNITS}
-    for module in (costs, models):
+    for module in (costs, layers, models):
         names |= {name: value for name, value in vars(module).items() if name[0] != "_"}
     return names | {name: getattr(attnlib, name) for name in attnlib.__all__}
 

@@ -2,15 +2,15 @@
 
 const PARAMETERS = ["a", "b", "context", "users", "memory", "owners", "kept", "width", "dtype", "scales", "devices", "split", "page"];
 const GB = 10n ** 9n;
+const MOST = 2 ** 50; // a cache that grows at all has filled every memory before
 
 /** Entries of a part that are kept, in whole pages. */
-function entries(part, tokens, page, everything) {
-  const keeps = everything && !part.fixed && ["window", "chunk"].includes(part.keeps) ? "all" : part.keeps;
+function entries({ keeps, size }, tokens, page) {
   if (keeps === "constant") return 1;
   let [first, last] = [0, tokens];
-  if (keeps === "stride") last = Math.floor(tokens / part.size);
-  if (keeps === "chunk") last = Math.min(tokens, part.size);
-  if (keeps === "window") first = Math.max(0, tokens - part.size);
+  if (keeps === "stride") last = Math.floor(tokens / size);
+  if (keeps === "chunk") last = Math.min(tokens, size);
+  if (keeps === "window") first = Math.max(0, tokens - size);
   return (Math.ceil(last / page) - Math.floor(first / page)) * page;
 }
 
@@ -23,48 +23,74 @@ function held(heads, devices) {
 /** Rounded up to whole bytes. */
 const bytesOf = (bits) => (bits + 7n) / 8n;
 
-/** What a model keeps: rows of the table, bits stored once, bits on the fullest device. */
+/**
+ * What a model keeps: rows of the table, bits stored once, bits on the fullest device, bits with
+ * copies, whether all devices hold as much, and heads that the devices cannot share.
+ */
 function tally(entry, { tokens, users, owners, kept, width, dtype, scales, devices, split, page }) {
   const rows = [];
-  let [once, fullest, clash] = [0n, 0n, null];
+  let [once, fullest, copied, even, clash] = [0n, 0n, 0n, true, null];
   for (const kind of entry.kinds) {
     const lent = owners === "own" ? [] : kind.lent;
-    if (kind.borrows && !lent.length) rows.push({ kind, parts: [], borrowed: true, bits: 0n });
+    if (kind.borrows && !lent.length) rows.push({ kind, parts: [], borrowed: true });
     for (const part of [...lent, ...kind.parts]) {
       if (width === "kv" && ["index", "state", "convolution"].includes(part.name)) continue;
-      const n = entries(part, tokens, page, kept === "all");
+      const widened = kept === "all" && !part.fixed && ["window", "chunk"].includes(part.keeps);
+      const n = entries(widened ? { keeps: "all" } : part, tokens, page);
       const each = (scales === "counted" ? part.bits : part.bare)[dtype];
       const all = BigInt(each) * BigInt(kind.layers);
       const bits = all * BigInt(n) * BigInt(part.heads) * BigInt(users);
-      let [row, heads, here, sequences] = [all, part.heads, n, users];
+      let [heads, here, sequences, stored] = [part.heads, n, users, bits];
       if (split === "heads") {
         heads = held(part.heads, devices);
         if (heads === null) {
           clash = part.heads;
           heads = part.heads;
         }
-        if (part.name === "convolution") {
-          const states = BigInt(held(kind.stateHeads, devices) ?? kind.stateHeads);
-          row = (all * states + BigInt(kind.stateHeads) - 1n) / BigInt(kind.stateHeads);
-        }
-      } else if (split === "sequences") sequences = Math.ceil(users / devices);
-      else if (part.keeps !== "constant") here = Math.ceil(n / (page * devices)) * page;
-      const device = row * BigInt(here) * BigInt(heads) * BigInt(sequences);
+      } else if (split === "sequences") {
+        sequences = Math.ceil(users / devices);
+        even &&= users % devices === 0;
+      } else if (part.keeps === "constant") {
+        stored = bits * BigInt(devices);
+      } else {
+        here = Math.ceil(n / (page * devices)) * page;
+        even &&= here * devices === n;
+      }
+      const device = all * BigInt(here) * BigInt(heads) * BigInt(sequences);
+      if (split === "heads") stored = device * BigInt(devices);
       once += bits;
       fullest += device;
+      copied += stored;
       const last = rows[rows.length - 1];
       const joins = last?.kind === kind && last.n === n && last.heads === 1 && part.heads === 1 && ["latent", "shared"].includes(last.parts[0].name) && part.name === "rotary";
-      const found = joins ? last : { kind, parts: [], n, heads: part.heads, numbers: 0, each: 0, bits: 0n, device: 0n };
+      const found = joins ? last : { kind, parts: [], widened, n, heads: part.heads, numbers: 0, each: 0, bits: 0n, device: 0n, stored: 0n };
       found.parts.push(part);
       found.numbers += part.heads * part.width;
       found.each += part.heads * each;
       found.bits += bits;
       found.device += device;
+      found.stored += stored;
       if (!joins) rows.push(found);
     }
   }
-  return { rows, once, fullest, clash };
+  return { rows, once, fullest, copied, even, clash };
 }
+
+/** The largest whole number that passes, 0 if 1 does not, Infinity if `end` does. */
+function most(passes, end) {
+  if (!passes(1)) return 0;
+  if (passes(end)) return Infinity;
+  let [low, high] = [1, end];
+  while (high - low > 1) {
+    const middle = Math.floor((low + high) / 2);
+    if (passes(middle)) low = middle;
+    else high = middle;
+  }
+  return low;
+}
+
+/** A number of things, in the singular if it is 1. */
+const count = (n, thing) => `${withCommas(n)} ${thing}${n === 1 ? "" : "s"}`;
 
 function render({ model, el }) {
   const data = model.get("data");
@@ -76,117 +102,149 @@ function render({ model, el }) {
   controls.append(
     dropdown(model, "a", { label: "model A", options: names }),
     dropdown(model, "b", { label: "model B", options: names }),
-    number(model, "context", { label: "tokens of each user", ...limit("context") }),
+    number(model, "context", { label: "tokens per user", ...limit("context") }),
     number(model, "users", { label: "users at a time", ...limit("users") }),
-    number(model, "memory", { label: "memory of a device", unit: "GB", ...limit("memory") }),
+    number(model, "memory", { label: "cache memory per device", unit: "GB", ...limit("memory") }),
     dropdown(model, "page", { label: "memory is reserved", options: data.pages }),
-    dial("1 · who owns", choice(model, "owners", { label: "layers counted", options: data.owners })),
-    dial("2 · how long", choice(model, "kept", { label: "entries counted", options: data.kept })),
-    dial("3 · how wide", choice(model, "width", { label: "numbers counted", options: data.width })),
-    dial("4 · how many bits", dropdown(model, "dtype", { label: "numbers are stored", options: data.formats }), choice(model, "scales", { label: "scales", options: data.scales })),
-    dial("5 · how many copies", slider(model, "devices", { label: "devices", values: data.devices }), choice(model, "split", { label: "they share layers", options: data.splits })),
+    h(
+      "div",
+      { class: "five" },
+      dial("1 · who owns", choice(model, "owners", { label: "layers counted", options: data.owners })),
+      dial("2 · how long", choice(model, "kept", { label: "entries counted", options: data.kept })),
+      dial("3 · how wide", choice(model, "width", { label: "numbers counted", options: data.width })),
+      dial("4 · how many bits", dropdown(model, "dtype", { label: "number format", options: data.formats }), choice(model, "scales", { label: "scales", options: data.scales })),
+      dial("5 · how many copies", slider(model, "devices", { label: "devices", values: data.devices }), choice(model, "split", { label: "the cache is split", options: data.splits })),
+    ),
   );
 
   const answer = h("p", { class: "answer" });
   const wrong = h("p", { class: "wrong" });
+  const note = h("p", { class: "note" });
   const sides = ["a", "b"].map((side) => {
-    const parts = { title: h("p", { class: "heading" }), fill: h("div", { class: "fill" }), takes: h("p", { class: "takes" }), rows: h("tbody"), note: h("p", { class: "note" }) };
-    const heads = ["", "entries", "numbers", "bytes", "copies", "GB"];
+    const parts = { title: h("p", { class: "heading" }), fill: h("div", { class: "fill" }), takes: h("p", { class: "takes" }), room: h("p", { class: "takes" }), rows: h("tbody"), last: h("th", { scope: "col", role: "columnheader" }), note: h("p", { class: "note" }) };
+    const heads = ["entries", "numbers", "bytes", "copies"].map((text) => h("th", { scope: "col", role: "columnheader" }, text));
     parts.node = h(
       "section",
       { "data-side": side, "aria-label": `model ${side.toUpperCase()}` },
       parts.title,
       parts.takes,
       h("div", { class: "track", "aria-hidden": "true" }, parts.fill),
-      h("table", { class: "numbers" }, h("thead", {}, h("tr", {}, ...heads.map((text) => (text ? h("th", { scope: "col" }, text) : h("td"))))), parts.rows),
+      parts.room,
+      // The roles are those of a table, which narrow pages lay out in another way.
+      h("table", { class: "numbers", role: "table" }, h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, h("th", { class: "name", scope: "col", role: "columnheader" }, "what is stored"), ...heads, parts.last)), parts.rows),
       parts.note,
     );
+    parts.rows.setAttribute("role", "rowgroup");
     return [side, parts];
   });
-  const address = inAddress(model, { anchor: "cache-dials", all: PARAMETERS, announce, parameters: () => Object.fromEntries(PARAMETERS.map((name) => [name, model.get(name)])), recall });
-  body.append(
-    answer,
-    wrong,
-    h("div", { class: "sides" }, ...sides.map(([, { node }]) => node)),
-    h("p", { class: "note" }, "Entries are those of one layer and one user, numbers and bytes those of one entry. The last column adds up all layers and users, each number once; copies are on top of that."),
-    address.node,
-  );
+  const traits = () => Object.fromEntries(PARAMETERS.map((name) => [name, model.get(name)]));
+  const address = inAddress(model, { anchor: "cache-dials", all: PARAMETERS, announce, parameters: traits, recall });
+  body.append(answer, wrong, h("div", { class: "sides" }, ...sides.map(([, { node }]) => node)), note, address.node);
 
   /** Everything shown about one model. */
-  function compute(side) {
-    const get = Object.fromEntries(PARAMETERS.map((name) => [name, model.get(name)]));
+  function compute(side, get) {
     const name = get[side];
     const entry = data.models[name];
     const state = { ...get, tokens: get.context };
     const found = tally(entry, state);
     const right = tally(entry, { ...state, owners: "own", kept: "kept", width: "all", scales: "counted" });
     const memory = 8n * BigInt(get.memory) * GB;
-    const fits = (change) => tally(entry, { ...state, ...change }).fullest <= memory;
-    return { name, entry, ...found, right, tokens: most((tokens) => fits({ tokens }), 2 ** 40), users: most((users) => fits({ users }), 2 ** 30) };
-  }
-
-  /** The largest whole number that passes, 0 if 1 does not, Infinity if `end` does. */
-  function most(passes, end) {
-    if (!passes(1)) return 0;
-    if (passes(end)) return Infinity;
-    let [low, high] = [1, end];
-    while (high - low > 1) {
-      const middle = Math.floor((low + high) / 2);
-      if (passes(middle)) low = middle;
-      else high = middle;
-    }
-    return low;
+    const fits = (change) => !found.clash && tally(entry, { ...state, ...change }).fullest <= memory;
+    return { name, entry, ...found, right: right.fullest, tokens: most((tokens) => fits({ tokens }), MOST), users: most((users) => fits({ users }), MOST) };
   }
 
   const inGB = (bits) => amount(bytesOf(bits), GB);
-  const ratio = (x, y) => (y === 0n ? "" : fixed(Number((1000n * x) / y) / 1000, 2));
-  const some = (n, what) => (n === Infinity ? `any number of ${what}` : withCommas(n));
+  const holds = ({ clash, name, fullest }, on) => (clash ? [`the ${clash} heads of ${name} cannot be divided among the devices`] : [`${name} keeps `, h("strong", {}, `${inGB(fullest)} GB`), on]);
+
+  /** How one model's bytes compare with the other's. */
+  function comparison(a, b) {
+    if (a.clash || b.clash || a.name === b.name) return ".";
+    const [more, less] = a.fullest >= b.fullest ? [a, b] : [b, a];
+    if (more.fullest === less.fullest) return ": the same.";
+    return less.fullest ? `: ${more.name} keeps ${amount(more.fullest, less.fullest)} times as much.` : ".";
+  }
+
+  /** What a wrong dial does to a model's bytes. */
+  function mistake({ name, fullest, right }) {
+    if (fullest === right) return `${name} is not affected`;
+    const times = amount(fullest, right);
+    return `${name} comes out ${times === "1.00" ? `a little too ${fullest > right ? "large" : "small"}` : `at ${times} times its real size`}`;
+  }
+
+  let said = "";
 
   function draw() {
-    const devices = model.get("devices");
-    const both = Object.fromEntries(sides.map(([side]) => [side, compute(side)]));
-    const largest = Math.max(...Object.values(both).map(({ fullest }) => Number(fullest)), 1);
-    const on = devices === 1 ? "" : ` on each of ${devices} devices`;
-    for (const [side, parts] of sides) {
-      const now = both[side];
-      const copies = ratio(now.fullest * BigInt(devices), now.once);
+    const get = traits();
+    const { devices } = get;
+    const both = sides.map(([side]) => compute(side, get));
+    const [a, b] = both;
+    const largest = Math.max(...both.map(({ clash, fullest }) => (clash ? 0 : Number(fullest))), 1);
+    const on = ({ even }) => (devices === 1 ? "" : ` on ${even ? "each" : "the fullest"} of ${devices} devices`);
+    const each = (users, tokens) => `${count(users, "user")} with ${count(tokens, "token")}${users === 1 ? "" : " each"}`;
+    sides.forEach(([side, parts], i) => {
+      const now = both[i];
+      const { entry, clash } = now;
+      const copies = amount(now.copied, now.once || 1n);
+      const stored = devices === 1 ? "" : copies === "1.00" ? " Each number is stored once." : ` Numbers are stored ${copies} times on average.`;
       parts.title.textContent = `${side.toUpperCase()}: ${now.name}`;
-      parts.takes.textContent = now.clash
-        ? `${devices} devices cannot share ${now.clash} heads: neither number divides the other.`
-        : `${inGB(now.fullest)} GB${on} (${withCommas(bytesOf(now.fullest))} bytes)${devices > 1 ? `, ${copies} copies of a number` : ""}. In ${withCommas(model.get("memory"))} GB a device: ${some(now.tokens, "tokens")}${now.tokens === Infinity ? "" : " tokens each"}, or ${some(now.users, "users")}${now.users === Infinity ? "" : " users"}.`;
-      parts.fill.style.width = `${now.clash ? 0 : (100 * Number(now.fullest)) / largest}%`;
-      parts.rows.replaceChildren(...now.rows.map((found) => line(found, devices)));
-      const { entry } = now;
+      parts.takes.textContent = clash ? `${devices} devices cannot share ${clash} heads: neither number divides the other.` : `${withCommas(bytesOf(now.fullest))} bytes${on(now)}.${stored}`;
+      parts.room.textContent = clash ? "" : `${withCommas(get.memory)} GB${devices === 1 ? "" : " on each device"} would hold ${room(now, get)}.`;
+      parts.fill.style.width = `${clash ? 0 : (100 * Number(now.fullest)) / largest}%`;
+      parts.last.textContent = devices === 1 ? "GB" : "GB per device";
+      parts.rows.replaceChildren(...now.rows.map((found) => line(found, clash)));
       const link = entry.links[0] ? h("a", { href: entry.links[0] }, entry.source) : entry.source;
-      parts.note.replaceChildren(entry.note ? `${entry.note} ` : "", "Source: ", link, entry.read ? `, read ${entry.read}.` : ".");
-    }
-    const { a, b } = both;
-    const compared = a.fullest >= b.fullest ? [a, b] : [b, a];
-    answer.replaceChildren(
-      `${a.name} keeps `,
-      h("strong", {}, `${inGB(a.fullest)} GB`),
-      `${on}, ${b.name} `,
-      h("strong", {}, `${inGB(b.fullest)} GB`),
-      compared[0].name === compared[1].name ? "." : `: ${compared[0].name} keeps ${ratio(compared[0].fullest, compared[1].fullest)} times as much.`,
-    );
-    const off = [a, b].filter(({ fullest, right }) => fullest !== right.fullest).map(({ name, fullest, right }) => `${name} is off by a factor of ${fullest >= right.fullest ? ratio(fullest, right.fullest) : `1/${ratio(right.fullest, fullest)}`}`);
-    const turned = model.get("owners") !== "own" || model.get("kept") !== "kept" || model.get("width") !== "all" || model.get("scales") !== "counted";
-    wrong.textContent = turned ? `A dial is turned to a common mistake: ${[...new Set(off)].join(", ") || "these two models do not mind"}.` : "";
-    wrong.hidden = !turned;
-    announce(`${answer.textContent} ${wrong.textContent}`);
+      const format = get.dtype === data.served && entry.stored ? `The makers’ code stores it in the format ${entry.stored}. ` : "";
+      parts.note.replaceChildren(format, entry.note ? `${entry.note} ` : "", "Source: ", link, entry.read ? `, read ${entry.read}.` : ".");
+    });
+    const once = a.name === b.name;
+    const alike = on(a) === on(b) && !a.clash && !b.clash;
+    const second = alike ? holds(b, "") : holds(b, on(b));
+    answer.replaceChildren(`For ${each(get.users, get.context)}, `, ...holds(a, on(a)), ...(once ? [] : [", and ", ...second]), comparison(a, b));
+    const turned = [["1", get.owners !== "own"], ["2", get.kept !== "kept"], ["3", get.width !== "all"], ["4", get.scales !== "counted"]].filter(([, is]) => is).map(([dial]) => dial);
+    const which = turned.length === 1 ? `Dial ${turned[0]} is set to a common mistake` : `Dials ${turned.slice(0, -1).join(", ")} and ${turned.at(-1)} are set to common mistakes`;
+    const effects = [...new Set(both.filter(({ clash }) => !clash).map(mistake))].join(", ");
+    wrong.textContent = turned.length ? `${which}${effects && `: ${effects}`}.` : "";
+    wrong.hidden = !turned.length;
+    note.textContent = remarks(both, devices);
+    const now = `${answer.textContent} ${wrong.textContent}`;
+    announce(now === said ? both.map(({ name }, i) => `${name}: ${sides[i][1].room.textContent}`).join(" ") : now);
+    said = now;
     address.remember();
   }
 
+  /** What fits in the memory of each device, in words. */
+  function room(now, { users, context }) {
+    const of = users === 1 ? "one user" : `each of ${withCommas(users)} users`;
+    const tokens = now.tokens === Infinity ? "any number of tokens" : now.tokens ? count(now.tokens, "token") : "no token";
+    const people = now.users === Infinity ? "any number of users" : now.users ? count(now.users, "user") : "no user";
+    return `${tokens} of ${of}, or ${people} with ${count(context, "token")}${now.users > 1 ? " each" : ""}`;
+  }
+
+  /** How to read the columns, and the words in this state's rows. */
+  function remarks(both, devices) {
+    const shown = new Set(both.flatMap(({ rows }) => rows.flatMap(({ parts }) => parts.map(({ name }) => name))));
+    return [
+      "Entries are those of one layer and one user, numbers and bytes those of one entry.",
+      `GB are those of all these layers and all users${devices === 1 ? "" : ", copies included, on the fullest device"}.`,
+      "Copies tell how many devices store the same number.",
+      ...(shown.has("shared") ? ["A shared vector is key and value at once."] : []),
+      ...(shown.has("state") ? ["A state is stored in float32 in every format."] : []),
+      ...(shown.has("convolution") ? ["What a convolution keeps is stored in bfloat16 in every format."] : []),
+    ].join(" ");
+  }
+
   /** One row of a model's table. */
-  function line({ kind, parts, n, numbers, each, bits, device, borrowed }, devices) {
-    const layers = `${withCommas(kind.layers)} ${kind.name} layer${kind.layers === 1 ? "" : "s"}`.replace("  ", " ");
-    if (borrowed) return h("tr", {}, h("th", { scope: "row" }, `${layers}: read ${kind.borrows}`), h("td", { colspan: 4 }, "own none"), h("td", {}, "0"));
+  function line({ kind, parts, widened, n, numbers, each, bits, device, stored, borrowed }, clash) {
+    const one = kind.layers === 1;
+    const layers = kind.name.includes(",") ? `${count(kind.layers, "layer")} (${kind.name})` : count(kind.layers, `${kind.name} layer`.trim());
+    const row = (text, ...cells) => h("tr", { role: "row" }, h("th", { class: "name", scope: "row", role: "rowheader" }, text), ...cells.map((cell) => h("td", { role: "cell" }, cell)));
+    if (borrowed) return row(`${layers}: read${one ? "s" : ""} the cache of the ${kind.borrows} layers`, "0", "0", "0", "–", clash ? "–" : "0");
     const [{ keeps, size }] = parts;
-    const stores = parts.map(({ name }) => data.words[name]).join(" + ");
-    const rule = { window: ` (last ${withCommas(size)})`, chunk: ` (chunk of ${withCommas(size)})`, stride: ` (1 per ${withCommas(size)})` }[keeps] ?? "";
+    const what = parts.map(({ name }) => data.words[name]).join(" + ");
+    const rules = { window: ` (last ${count(size, "token")})`, chunk: ` (chunk of ${count(size, "token")})`, stride: size === 1 ? "" : ` (1 per ${count(size, "token")})` };
+    const rule = widened ? " (every token)" : (rules[keeps] ?? "");
     const bytes = each % 8 ? fixed(each / 8, 1) : withCommas(each / 8);
-    const copies = ratio(device * BigInt(devices), bits);
-    return h("tr", {}, h("th", { scope: "row" }, `${layers}: ${stores}${rule}`), ...[withCommas(n), withCommas(numbers), bytes, copies, inGB(bits)].map((text) => h("td", {}, text)));
+    return row(`${layers}: ${what}${rule}`, withCommas(n), withCommas(numbers), bytes, clash ? "–" : amount(stored, bits || 1n), clash ? "–" : inGB(device));
   }
 
   /** The state that an address holds, as far as it is valid. */
@@ -197,7 +255,7 @@ function render({ model, el }) {
     const whole = (name) => (/^\d{1,9}$/.test(parameters.get(name) ?? "") ? Number(parameters.get(name)) : 0);
     if (data.devices.includes(whole("devices"))) state.devices = whole("devices");
     if (data.pages.some(([value]) => value === whole("page"))) state.page = whole("page");
-    for (const [name, most_] of Object.entries(data.limits)) if (whole(name) >= 1 && whole(name) <= most_) state[name] = whole(name);
+    for (const [name, end] of Object.entries(data.limits)) if (whole(name) >= 1 && whole(name) <= end) state[name] = whole(name);
     return state;
   }
 

@@ -21,10 +21,11 @@ from attnlib.layers import (
     read_by,
 )
 from attnlib.models import Model
+from attnlib.scalars import check_size
 
 SERVED = "as served"  # each model in the format in which its makers' code keeps it
 FORMATS = {
-    SERVED: "as its makers' code stores it",
+    SERVED: "as the makers' code stores it",
     "float32": "float32, 4 bytes",
     "bfloat16": "bfloat16, 2 bytes",
     "int8": "8 bits, no scales",
@@ -32,19 +33,20 @@ FORMATS = {
     "q5_0": "q5_0, 22 bytes for 32",
     "q4_0": "q4_0, 18 bytes for 32",
 }
-OWNERS = {"own": "layers that own one", "all": "every layer"}
-KEPT = {"kept": "what is kept", "all": "every token in every layer"}
-WIDTH = {"all": "all that is stored", "kv": "keys and values alone"}
+OWNERS = {"own": "those that own a cache", "all": "every layer"}
+KEPT = {"kept": "those that are kept", "all": "as if without windows"}
+WIDTH = {"all": "all that are stored", "kv": "keys and values only"}
 SCALES = {"counted": "counted", "left out": "left out"}
 SPLITS = {"heads": "by heads", "positions": "by positions", "sequences": "by sequences"}
 DEVICES = (1, 2, 4, 8, 16)
-PAGES = {1: "to the entry (least)", 16: "in pages of 16", 64: "in pages of 64"}
+PAGES = {1: "entry by entry", 16: "in pages of 16 entries", 64: "in pages of 64 entries"}
 LIMITS = {"context": 10_000_000, "users": 65_536, "memory": 1_000_000}
+MOST = 2**50  # tokens; a cache that grows at all has filled every memory before
 WORDS = {
     "kv": "key and value",
     "latent": "latent",
     "rotary": "rotary",
-    "shared": "key = value",
+    "shared": "shared vector",
     "index": "index key",
     "state": "state",
     "convolution": "convolution",
@@ -140,9 +142,10 @@ class CacheDials(Widget, file="dials"):
         super().__init__(data=dials_data(models), label=label)
         self.models = dict(models)
         first, second, *_ = models
-        state = {"a": first if a is None else a, "b": second if b is None else b}
-        state |= {"context": context, "users": users, "dtype": dtype, "devices": devices}
-        state |= {"split": split, "memory": memory}
+        state: dict[str, object] = {"a": first if a is None else a}
+        state |= {"b": second if b is None else b, "dtype": dtype, "split": split}
+        numbers = {"context": context, "users": users, "devices": devices, "memory": memory}
+        state |= {name: check_size(name, value) for name, value in numbers.items()}
         for name, value in state.items():
             self.set_trait(name, value)
 
@@ -153,7 +156,7 @@ class CacheDials(Widget, file="dials"):
             dtype = model.stored if self.dtype == SERVED else self.dtype
             options = {"batch_size": self.users, "dtype": dtype}
             size = cache_size(model, self.context, **options)
-            fit = max_cached_tokens(model, self.memory * UNITS["GB"], **options)
+            fit = max_cached_tokens(model, self.memory * UNITS["GB"], most=MOST, **options)
             rows.append(
                 [
                     name,
@@ -164,13 +167,17 @@ class CacheDials(Widget, file="dials"):
                 ]
             )
         head = ["model", "layers that own a cache", "bytes", "in GB"]
-        head.append(f"tokens that fit in {self.memory:,} GB")
+        head.append(f"tokens per user that fit in {self.memory:,} GB")
+        users = f"{self.users:,} user{'s' if self.users > 1 else ''}"
+        tokens = f"{self.context:,} token{'s' if self.context > 1 else ''}"
+        each = " each" if self.users > 1 else ""
         caption = (
-            f"Caches of {self.users:,} with {self.context:,} tokens each,"
-            f" {FORMATS[self.dtype]}, on one device."
+            f"The cache of {users} with {tokens}{each}, on one device. Numbers are stored in"
+            f" this format: {FORMATS[self.dtype]}."
         )
-        notes = " ".join(f"{n}: {model.note}" for n, model in self.models.items() if model.note)
-        return f"{table(head, rows, caption)}\n<p>{html.escape(notes)}</p>"
+        notes = [f"{name}: {model.note}" for name, model in self.models.items() if model.note]
+        listed = "".join(f"<li>{html.escape(note)}</li>\n" for note in notes)
+        return table(head, rows, caption) + (f"\n<ul>\n{listed}</ul>" if notes else "")
 
 
 def layers_that_own(kinds: Sequence[LayerKind]) -> list[str]:
@@ -256,7 +263,6 @@ def kind_data(kind: LayerKind, kinds: Sequence[LayerKind], stored: str) -> dict:
         "name": kind.name,
         "layers": kind.n_layers,
         "borrows": kind.borrows,
-        "stateHeads": max(1, kind.state_heads),
         "lent": data[: len(data) - own] if kind.borrows else [],
         "parts": data[len(data) - own :],
     }
@@ -306,10 +312,17 @@ def counted(
         Kinds of layers.
     """
     kinds = layers_of(model)
-    if owners == "all":  # as if each layer had a cache like the one that it borrows
-        lenders = {kind.name: kind for kind in kinds}
+    if owners == "all":  # as if each layer had stored what it borrows
+        lenders = {kind.name: kind for kind in kinds if kind.borrows is None}
         kinds = [
-            replace(lenders[kind.borrows], n_layers=kind.n_layers) if kind.borrows else kind
+            replace(
+                lenders[kind.borrows],
+                n_layers=kind.n_layers,
+                recent=kind.recent,
+                index_dim=lenders[kind.borrows].index_dim if kind.index_heads else 0,
+            )
+            if kind.borrows
+            else kind
             for kind in kinds
         ]
     if width == "kv":

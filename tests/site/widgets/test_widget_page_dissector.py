@@ -1,4 +1,4 @@
-"""The headline dissector on its page: each switch by mouse, keys and touch, against attnlib."""
+"""The headline dissector on its page: headlines, switches and readings, against attnlib."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 from pages import act, places
 
 from attnlib import MODELS
+from attnlib.book.widgets.dissector import dissector_data
 from attnlib.costs import Geometry, kv_cache_bytes
 
 PLACES = places("dissector")
@@ -26,6 +27,9 @@ COUNTED = ("the whole model", "one layer")
 GROUPS = (list(PRECISIONS), list(BASELINES), list(COUNTED))
 FIRST = tuple(names[0] for names in GROUPS)
 
+OTHERS = [entry for entry in dissector_data()["headlines"] if entry["readings"]]
+V2_TEXT = dissector_data()["headlines"][0]["text"]
+
 READ = """(root) => {
   const all = (part) => [...root.querySelectorAll(part)];
   return {
@@ -36,6 +40,11 @@ READ = """(root) => {
     room: all(".bars .track").map((node) => node.getBoundingClientRect().width),
     rows: all(".factors tr").map((row) => [...row.cells].map((cell) => cell.innerText)),
     chosen: all("input:checked + span").map((node) => node.innerText),
+    headline: root.querySelector("select").selectedOptions[0].text,
+    groups: all("legend").map((node) => node.innerText),
+    bars: all(".bars li > span:first-child").map((node) => node.innerText),
+    ladder: all(".ladder tbody tr").map((row) => [...row.cells].map((cell) => cell.innerText)),
+    links: all("figure a").map((node) => node.href),
     text: root.querySelector("figure").innerText,
   };
 }"""
@@ -51,6 +60,8 @@ def bytes_of(geometry: Geometry, one_layer: bool, bits: int) -> tuple[int, int]:
 def assert_shows(widget, precision: str, baseline: str, counted: str):
     """Check both caches, the saving, the factors and the words of a comparison."""
     page = widget.evaluate(READ)
+    assert page["headline"] == V2_TEXT
+    assert page["groups"] == ["bits of a cached number", "V2 against", "counted"]
     assert page["chosen"] == [precision, baseline, counted]
     bits, one_layer = PRECISIONS[precision], counted == "one layer"
     other = BASELINES[baseline]
@@ -82,6 +93,29 @@ def assert_shows(widget, precision: str, baseline: str, counted: str):
     assert found == pytest.approx(ratio)
     for text in (f"{mine:,} bytes", f"{pair[1]:,} bytes", f"{saving:.1f} % less"):
         assert text in page["text"]
+
+
+def assert_reads(widget, entry: dict, reading: dict):
+    """Check both sides, the result, the factors, the words and the sources of a reading."""
+    page = widget.evaluate(READ)
+    assert (page["headline"], page["groups"]) == (entry["text"], ["relative to what?"])
+    assert page["chosen"] == [reading["text"]]
+    assert page["answer"] == reading["strong"] + reading["rest"]
+    assert page["stamp"] == reading["stamp"]
+    sides = [reading["mine"], reading["other"]]
+    assert page["takes"] == [side["takes"] for side in sides]
+    for shown, side in zip(page["bars"], sides, strict=True):
+        parts = "; ".join(side[part] for part in ("counted", "precision", "context"))
+        assert shown == f"{side['name']} ({parts})"
+    most = max(side["amount"] for side in sides)
+    for length, room, side in zip(page["lengths"], page["room"], sides, strict=True):
+        assert length == pytest.approx(room * side["amount"] / most, abs=2)
+    factors = [factor for *_, factor in reading["factors"]]
+    together = ["together", " × ".join(factors), reading["total"]]
+    assert page["rows"] == [*reading["factors"], together]
+    assert reading["sentence"] in page["text"]
+    assert page["ladder"] == (entry["table"]["rows"] if entry["table"] else [])
+    assert page["links"] == [address for _, address in entry["sources"]]
 
 
 def begin(show, place, home, **options):
@@ -128,6 +162,59 @@ def test_touch_on_a_phone(show, place, address):
             state[group] = name
             assert_shows(widget, *state)
     assert widget.evaluate("widget => widget.scrollWidth <= widget.clientWidth")
+
+
+@EVERY_PLACE
+def test_mouse_reaches_every_reading(show, place, address):
+    widget = begin(show, place, address)
+    choose = widget.get_by_label("headline")
+    for entry in OTHERS:
+        choose.select_option(entry["text"])
+        assert_reads(widget, entry, entry["readings"][0])
+        for reading in reversed(entry["readings"]):
+            act(widget.get_by_role("radio", name=reading["text"], exact=True), "mouse")
+            assert_reads(widget, entry, reading)
+    choose.select_option(V2_TEXT)
+    assert_shows(widget, *FIRST)  # its switches are as they were
+
+
+@EVERY_PLACE
+def test_keys_reach_every_reading(show, place, disk):
+    widget = begin(show, place, disk)
+    choose, keyboard = widget.get_by_label("headline"), widget.page.keyboard
+    choose.focus()
+    for entry in OTHERS:
+        keyboard.press("ArrowDown")
+        assert_reads(widget, entry, entry["readings"][0])
+        assert choose.evaluate("node => node === document.activeElement")
+        keyboard.press("Tab")
+        for reading in [*entry["readings"][1:], entry["readings"][0]]:
+            keyboard.press("ArrowRight")
+            assert_reads(widget, entry, reading)
+        keyboard.press("Shift+Tab")
+    keyboard.press("Home")
+    assert_shows(widget, *FIRST)
+
+
+@EVERY_PLACE
+def test_touch_reaches_every_reading_on_a_phone(show, place, address):
+    widget = begin(show, place, address, has_touch=True, viewport={"width": 390, "height": 800})
+    for entry in OTHERS:
+        widget.get_by_label("headline").select_option(entry["text"])
+        for reading in reversed(entry["readings"]):
+            act(widget.get_by_role("radio", name=reading["text"], exact=True), "touch")
+            assert_reads(widget, entry, reading)
+            assert widget.evaluate("widget => widget.scrollWidth <= widget.clientWidth")
+
+
+@EVERY_PLACE
+def test_a_new_headline_is_announced(show, place, address):
+    widget = begin(show, place, address)
+    entry = OTHERS[-1]
+    widget.get_by_label("headline").select_option(entry["text"])
+    status = widget.get_by_role("status")
+    status.filter(has_text=entry["readings"][0]["sentence"]).wait_for(state="attached")
+    assert entry["readings"][0]["stamp"] in status.inner_text()
 
 
 @EVERY_PLACE
