@@ -1,69 +1,58 @@
-"""Exercise on choosing a variant: the bytes of any published model's cache."""
+"""Exercise on choosing a variant: the bytes of any model's cache, whatever its layers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from attnlib.book.exercises.grading import Exercise, Grade, Mistake, combined
-from attnlib.costs import Geometry, kv_cache_bytes
+from attnlib.layers import LayerKind, cache_size
 from attnlib.models import MODELS
 
 
-def full_layers(g: Geometry) -> int:
-    """Layers without a window."""
-    return g.n_layers - g.n_window_layers
+def values_of(kind: LayerKind) -> int:
+    """Width of a value."""
+    return kind.head_dim if kind.v_head_dim is None else kind.v_head_dim
 
 
-def kept_tokens(g: Geometry, tokens: int) -> int:
-    """Tokens that all layers keep together."""
-    if g.window is None:
-        return g.n_layers * tokens
-    return full_layers(g) * tokens + g.n_window_layers * min(tokens, g.window)
+def entries_of(kind: LayerKind, tokens: int) -> int:
+    """Entries that one layer keeps."""
+    return min(tokens, kind.window or tokens)
 
 
 HEADS = (
-    lambda g: 2 * g.n_kv_heads * g.head_dim,
-    Mistake("query heads. Count n_kv_heads.", lambda g: 2 * g.n_heads * g.head_dim),
-    Mistake("d_model / n_heads for the width of a head. The published width is head_dim.",
-            lambda g: 2 * g.n_kv_heads * g.d_model / g.n_heads),
-    Mistake("K or V is missing. Both are cached.", lambda g: g.n_kv_heads * g.head_dim),
-    Mistake("d_model for the width n_kv_heads * head_dim of all keys.",
-            lambda g: 2 * g.d_model),
+    lambda k: k.n_kv_heads * (k.head_dim + values_of(k)),
+    Mistake("query heads. Count n_kv_heads.",
+            lambda k: (k.n_heads or 0) * (k.head_dim + values_of(k))),
+    Mistake("K or V is missing. Both are cached.", lambda k: k.n_kv_heads * k.head_dim),
+    Mistake("values as wide as keys. Where v_head_dim is given, they are not.",
+            lambda k: 2 * k.n_kv_heads * k.head_dim),
 )  # fmt: skip
 LATENTS = (
-    lambda g: g.kv_lora_rank + g.qk_rope_head_dim,
+    lambda k: k.kv_lora_rank + k.qk_rope_head_dim,
     Mistake("a factor 2 for latents. The latent is key and value at once, stored once.",
-            lambda g: 2 * (g.kv_lora_rank + g.qk_rope_head_dim)),
-    Mistake("the latent without the shared rotary key.", lambda g: g.kv_lora_rank),
+            lambda k: 2 * (k.kv_lora_rank + k.qk_rope_head_dim)),
+    Mistake("the latent without the shared rotary key.", lambda k: k.kv_lora_rank),
     Mistake("a rotary key for each head. One is shared by all.",
-            lambda g: g.kv_lora_rank + g.n_heads * g.qk_rope_head_dim),
+            lambda k: k.kv_lora_rank + (k.n_heads or 0) * k.qk_rope_head_dim),
     Mistake("two latents, for keys and for values. There is one, and a rotary key.",
-            lambda g: 2 * g.kv_lora_rank + g.qk_rope_head_dim),
-    Mistake("keys and values of all heads in MLA. They are not kept: latents are.",
-            lambda g: 2 * g.n_kv_heads * g.head_dim),
-    Mistake("d_model for MLA. It keeps a latent and a rotary key.", lambda g: 2 * g.d_model),
+            lambda k: 2 * k.kv_lora_rank + k.qk_rope_head_dim),
+    Mistake("nothing for MLA. Where kv_lora_rank is not 0, a layer keeps a latent.",
+            lambda k: 0),
 )  # fmt: skip
 KEPT = (
-    kept_tokens,
-    Mistake("no windows. They limit what a layer keeps.",
-            lambda g, tokens: g.n_layers * tokens),
-    Mistake("windows in all layers. Only n_window_layers have one.",
-            lambda g, tokens: g.n_layers * min(tokens, g.window or tokens)),
+    entries_of,
+    Mistake("no windows. They limit what a layer keeps.", lambda k, tokens: tokens),
     Mistake("a full window from the first token on. A short text does not fill it.",
-            lambda g, tokens: full_layers(g) * tokens + g.n_window_layers * (g.window or 0)),
+            lambda k, tokens: k.window or tokens),
     Mistake("layers with a window are left out. They keep up to window tokens.",
-            lambda g, tokens: full_layers(g) * tokens),
-    Mistake("layers with a window count twice. They are among the n_layers.",
-            lambda g, tokens: kept_tokens(g, tokens) + g.n_window_layers * tokens),
-    Mistake(
-        "windows in the wrong layers. n_window_layers have one, the others keep all.",
-        lambda g, tokens: (
-            g.n_window_layers * tokens + full_layers(g) * min(tokens, g.window or tokens)
-        ),
-    ),
-    Mistake("one layer instead of all.", lambda g, tokens: kept_tokens(g, tokens) / g.n_layers),
-    Mistake("the layers twice.", lambda g, tokens: kept_tokens(g, tokens) * g.n_layers),
-    Mistake("one token, not the sequence.", lambda g, tokens: kept_tokens(g, tokens) / tokens),
+            lambda k, tokens: 0 if k.window else tokens),
+    Mistake("one token, not the sequence.", lambda k, tokens: 1),
+)  # fmt: skip
+LAYERS = (
+    lambda k: 0 if k.borrows else k.n_layers,
+    Mistake("layers that borrow. They read another layer's cache and keep none.",
+            lambda k: k.n_layers),
+    Mistake("one layer of each kind instead of all.", lambda k: 0 if k.borrows else 1),
 )  # fmt: skip
 NUMBER_BYTES = (
     2,
@@ -74,40 +63,45 @@ NUMBER_BYTES = (
     Mistake("MiB, not bytes.", 2 / 2**20),
     Mistake("GB, not bytes.", 2 / 10**9),
 )
+Count = Callable[..., float]
 
 
 def cache_bytes(
-    of_heads: Callable, of_latents: Callable, kept: Callable, number_bytes: float
-) -> Callable[[Geometry, int], float]:
-    """An answer made of four parts."""
+    of_heads: Count, of_latents: Count, kept: Count, layers_of: Count, number_bytes: float
+) -> Count:
+    """An answer made of five parts."""
 
-    def n_bytes(g: Geometry, tokens: int) -> float:
-        numbers = of_heads(g) if g.kv_lora_rank is None else of_latents(g)
-        return number_bytes * numbers * kept(g, tokens)
+    def n_bytes(layers: Sequence[LayerKind], tokens: int) -> float:
+        total = 0.0
+        for kind in layers:
+            numbers = of_latents(kind) if kind.kv_lora_rank else of_heads(kind)
+            total += number_bytes * layers_of(kind) * kept(kind, tokens) * numbers
+        return total
 
     return n_bytes
 
 
+CASES = {
+    "Llama-3 8B": ("Llama-3 8B", 8192),
+    "DeepSeek-V3": ("DeepSeek-V3 / R1", 4096),
+    "gpt-oss-120b, short": ("gpt-oss-120b", 100),
+    "gpt-oss-120b, long": ("gpt-oss-120b", 131_072),
+    "MiMo-V2-Flash": ("MiMo-V2-Flash", 32_768),
+    "Gemma 4 E4B": ("Gemma 4 E4B", 131_072),
+}
 ANY_CACHE = Exercise(
-    answer=kv_cache_bytes,
-    cases={
-        "Llama-3 8B": (MODELS["Llama-3 8B"].geometry, 8192),
-        "Qwen3-4B": (MODELS["Qwen3-4B"].geometry, 4096),
-        "Falcon 7B": (MODELS["Falcon 7B"].geometry, 2048),
-        "DeepSeek-V3": (MODELS["DeepSeek-V3 / R1"].geometry, 4096),
-        "Gemma-3 27B, short": (MODELS["Gemma-3 27B"].geometry, 512),
-        "Gemma-3 27B, long": (MODELS["Gemma-3 27B"].geometry, 131_072),
-    },
-    mistakes=combined(cache_bytes, HEADS, LATENTS, KEPT, NUMBER_BYTES, at_most=3),
+    answer=lambda layers, tokens: cache_size(layers, tokens).once,
+    cases={name: (MODELS[model].layers, tokens) for name, (model, tokens) in CASES.items()},
+    mistakes=combined(cache_bytes, HEADS, LATENTS, KEPT, LAYERS, NUMBER_BYTES, at_most=3),
 )
 
 
-def grade_any_cache(function: Callable[[Geometry, int], float]) -> Grade:
+def grade_any_cache(function: Callable[[Sequence[LayerKind], int], float]) -> Grade:
     """Grade the bytes of any published model's cache (Choosing a variant).
 
     Args:
-        function: takes ``(geometry, tokens)``; returns the bytes that all layers keep of one
-            sequence, in bfloat16, latents and windows included.
+        function: takes ``(layers, tokens)``, the kinds of a model's layers and the tokens of
+            one sequence; returns the bytes that all layers keep of it, in bfloat16.
 
     Returns:
         The grade.

@@ -44,7 +44,7 @@ function tally(entry, { tokens, users, owners, kept, width, dtype, scales, devic
       if (split === "heads") {
         heads = held(part.heads, devices);
         if (heads === null) {
-          clash = part.heads;
+          clash ??= part.heads;
           heads = part.heads;
         }
       } else if (split === "sequences") {
@@ -121,11 +121,11 @@ function render({ model, el }) {
   const wrong = h("p", { class: "wrong" });
   const note = h("p", { class: "note" });
   const sides = ["a", "b"].map((side) => {
-    const parts = { title: h("p", { class: "heading" }), fill: h("div", { class: "fill" }), takes: h("p", { class: "takes" }), room: h("p", { class: "takes" }), rows: h("tbody"), last: h("th", { scope: "col", role: "columnheader" }), note: h("p", { class: "note" }) };
+    const parts = { title: h("p", { class: "heading", id: uid() }), fill: h("div", { class: "fill" }), takes: h("p", { class: "takes" }), room: h("p", { class: "takes" }), rows: h("tbody"), last: h("th", { scope: "col", role: "columnheader" }), note: h("p", { class: "note" }) };
     const heads = ["entries", "numbers", "bytes", "copies"].map((text) => h("th", { scope: "col", role: "columnheader" }, text));
     parts.node = h(
       "section",
-      { "data-side": side, "aria-label": `model ${side.toUpperCase()}` },
+      { "data-side": side, "aria-labelledby": parts.title.id },
       parts.title,
       parts.takes,
       h("div", { class: "track", "aria-hidden": "true" }, parts.fill),
@@ -185,10 +185,10 @@ function render({ model, el }) {
       const now = both[i];
       const { entry, clash } = now;
       const copies = amount(now.copied, now.once || 1n);
-      const stored = devices === 1 ? "" : copies === "1.00" ? " Each number is stored once." : ` Numbers are stored ${copies} times on average.`;
+      const stored = devices === 1 ? "" : copies === "1.00" ? " Each number is stored once." : ` Each number is stored ${copies} times on average.`;
       parts.title.textContent = `${side.toUpperCase()}: ${now.name}`;
       parts.takes.textContent = clash ? `${devices} devices cannot share ${clash} heads: neither number divides the other.` : `${withCommas(bytesOf(now.fullest))} bytes${on(now)}.${stored}`;
-      parts.room.textContent = clash ? "" : `${withCommas(get.memory)} GB${devices === 1 ? "" : " on each device"} would hold ${room(now, get)}.`;
+      parts.room.textContent = clash ? "" : room(now, get);
       parts.fill.style.width = `${clash ? 0 : (100 * Number(now.fullest)) / largest}%`;
       parts.last.textContent = devices === 1 ? "GB" : "GB per device";
       parts.rows.replaceChildren(...now.rows.map((found) => line(found, clash)));
@@ -212,12 +212,16 @@ function render({ model, el }) {
     address.remember();
   }
 
-  /** What fits in the memory of each device, in words. */
-  function room(now, { users, context }) {
-    const of = users === 1 ? "one user" : `each of ${withCommas(users)} users`;
-    const tokens = now.tokens === Infinity ? "any number of tokens" : now.tokens ? count(now.tokens, "token") : "no token";
-    const people = now.users === Infinity ? "any number of users" : now.users ? count(now.users, "user") : "no user";
-    return `${tokens} of ${of}, or ${people} with ${count(context, "token")}${now.users > 1 ? " each" : ""}`;
+  /** What the memory of each device would hold, in words. */
+  function room({ tokens, users }, get) {
+    const memory = `${withCommas(get.memory)} GB${get.devices === 1 ? "" : " on each device"} would `;
+    const many = (n, thing) => (n === Infinity ? `any number of ${thing}s` : count(n, thing));
+    const whose = get.users === 1 ? "one user" : `each of ${withCommas(get.users)} users`;
+    const long = `${count(get.context, "token")}${users > 1 ? " each" : ""}`;
+    if (!tokens && !users) return `${memory}not hold one user with ${long}.`;
+    if (!users) return `${memory}hold ${many(tokens, "token")} of ${whose}, but no user with ${long}.`;
+    if (!tokens) return `${memory}hold ${many(users, "user")} with ${long}, but not one token of ${whose}.`;
+    return `${memory}hold ${many(tokens, "token")} of ${whose}, or ${many(users, "user")} with ${long}.`;
   }
 
   /** How to read the columns, and the words in this state's rows. */
@@ -225,7 +229,7 @@ function render({ model, el }) {
     const shown = new Set(both.flatMap(({ rows }) => rows.flatMap(({ parts }) => parts.map(({ name }) => name))));
     return [
       "Entries are those of one layer and one user, numbers and bytes those of one entry.",
-      `GB are those of all these layers and all users${devices === 1 ? "" : ", copies included, on the fullest device"}.`,
+      `GB are those of all these layers and all users${devices === 1 ? "" : ", on the device that holds most"}.`,
       "Copies tell how many devices store the same number.",
       ...(shown.has("shared") ? ["A shared vector is key and value at once."] : []),
       ...(shown.has("state") ? ["A state is stored in float32 in every format."] : []),
@@ -244,7 +248,8 @@ function render({ model, el }) {
     const rules = { window: ` (last ${count(size, "token")})`, chunk: ` (chunk of ${count(size, "token")})`, stride: size === 1 ? "" : ` (1 per ${count(size, "token")})` };
     const rule = widened ? " (every token)" : (rules[keeps] ?? "");
     const bytes = each % 8 ? fixed(each / 8, 1) : withCommas(each / 8);
-    return row(`${layers}: ${what}${rule}`, withCommas(n), withCommas(numbers), bytes, clash ? "–" : amount(stored, bits || 1n), clash ? "–" : inGB(device));
+    const gb = inGB(device);
+    return row(`${layers}: ${what}${rule}`, withCommas(n), withCommas(numbers), bytes, clash ? "–" : amount(stored, bits || 1n), clash ? "–" : device && gb === "0.0000" ? "< 0.0001" : gb);
   }
 
   /** The state that an address holds, as far as it is valid. */

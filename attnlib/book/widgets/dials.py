@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import date
 
 import traitlets
 
@@ -241,7 +242,7 @@ def model_data(model: Model) -> dict:
         "note": model.note,
         "source": model.source,
         "links": model.links,
-        "read": model.read,
+        "read": f"{date.fromisoformat(model.read):%-d %B %Y}" if model.read else "",
     }
 
 
