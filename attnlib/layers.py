@@ -17,8 +17,8 @@ from typing import Any, NamedTuple, Protocol
 from attnlib.costs import DTYPE_BITS, Geometry, bits_of
 from attnlib.scalars import check_size
 
-#: How several devices share the layers: by heads (tensor parallelism), by positions (context
-#: parallelism), or by sequences (data-parallel attention).
+#: Ways in which devices share layers. By heads is tensor parallelism, by positions is context
+#: parallelism, by sequences is data-parallel attention.
 SPLITS = ("heads", "positions", "sequences")
 
 
@@ -212,7 +212,7 @@ class LayerKind:
 
     @property
     def rule(self) -> tuple[str, int]:
-        """What is kept, and its size: ``("window", 1024)``, or ``("all", 1)``."""
+        """What is kept and its size, such as ``("window", 1024)`` or ``("all", 1)``."""
         for name in ("window", "chunk", "stride"):
             if (size := getattr(self, name)) is not None:
                 return name, size
@@ -247,7 +247,7 @@ class LayerKind:
 
     @property
     def older_parts(self) -> list[Part]:
-        """What other layers can borrow: keys and values, and the index."""
+        """What other layers can borrow, which is keys, values and the index."""
         g, parts = self, []
         if g.n_kv_heads:
             values = g.head_dim if g.v_head_dim is None else g.v_head_dim

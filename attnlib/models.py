@@ -88,7 +88,7 @@ class Model:
 
     @property
     def variant(self) -> str:
-        """MHA, MQA, GQA or MLA: of the layers that see the most, if they differ."""
+        """The variant, or that of the layers that see the most, if layers differ."""
         if self.geometry is not None:
             return self.geometry.variant
         attending = [kind for kind in self.kinds if kind.attends]

@@ -330,7 +330,7 @@ def test_sentences_carry_their_numbers():
     for name, parts in words.items():
         for part in parts:
             assert part in READINGS[name]["sentence"], name
-    assert "11.48 ms" in READINGS["kimi6 printed"]["rest"]
+    assert "11.48 milliseconds" in READINGS["kimi6 printed"]["rest"]
 
 
 @pytest.mark.parametrize("name", [name for name in ENTRIES if name != "v2"])

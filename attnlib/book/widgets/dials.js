@@ -23,45 +23,52 @@ function held(heads, devices) {
 /** Rounded up to whole bytes. */
 const bytesOf = (bits) => (bits + 7n) / 8n;
 
+/** The parts that are counted: each with its kind of layers, its bits, and the heads on a device. */
+function partsOf(entry, { owners, kept, width, dtype, scales, devices, split }) {
+  return entry.kinds.flatMap((kind) => {
+    const parts = [...(owners === "own" ? [] : kind.lent), ...kind.parts];
+    const used = width === "kv" ? parts.filter(({ name }) => !["index", "state", "convolution"].includes(name)) : parts;
+    return used.map((part) => {
+      const widened = kept === "all" && !part.fixed && ["window", "chunk"].includes(part.keeps);
+      const each = (scales === "counted" ? part.bits : part.bare)[dtype];
+      const heads = split === "heads" ? held(part.heads, devices) : part.heads;
+      const layers = BigInt(each * kind.layers); // bits of one head's entry, in all layers
+      return { kind, part, widened, rule: widened ? { keeps: "all" } : part, each, clash: heads === null, layers, share: layers * BigInt(heads ?? part.heads) };
+    });
+  });
+}
+
+/** Bits of one part on the device that holds most. */
+function onDevice({ rule, share }, { tokens, users, devices, split, page }) {
+  let n = entries(rule, tokens, page);
+  if (split === "positions" && rule.keeps !== "constant") n = Math.ceil(n / (page * devices)) * page;
+  return share * BigInt(n) * BigInt(split === "sequences" ? Math.ceil(users / devices) : users);
+}
+
+/** Bits of all parts on the device that holds most. */
+const fullest = (parts, state) => parts.reduce((sum, one) => sum + onDevice(one, state), 0n);
+
 /**
  * What a model keeps: rows of the table, bits stored once, bits on the fullest device, bits with
  * copies, whether all devices hold as much, and heads that the devices cannot share.
  */
-function tally(entry, { tokens, users, owners, kept, width, dtype, scales, devices, split, page }) {
-  const rows = [];
-  let [once, fullest, copied, even, clash] = [0n, 0n, 0n, true, null];
+function tally(entry, state) {
+  const { tokens, users, owners, devices, split, page } = state;
+  const parts = partsOf(entry, state);
+  const sum = { rows: [], once: 0n, fullest: 0n, copied: 0n, even: split !== "sequences" || users % devices === 0 };
   for (const kind of entry.kinds) {
-    const lent = owners === "own" ? [] : kind.lent;
-    if (kind.borrows && !lent.length) rows.push({ kind, parts: [], borrowed: true });
-    for (const part of [...lent, ...kind.parts]) {
-      if (width === "kv" && ["index", "state", "convolution"].includes(part.name)) continue;
-      const widened = kept === "all" && !part.fixed && ["window", "chunk"].includes(part.keeps);
-      const n = entries(widened ? { keeps: "all" } : part, tokens, page);
-      const each = (scales === "counted" ? part.bits : part.bare)[dtype];
-      const all = BigInt(each) * BigInt(kind.layers);
-      const bits = all * BigInt(n) * BigInt(part.heads) * BigInt(users);
-      let [heads, here, sequences, stored] = [part.heads, n, users, bits];
-      if (split === "heads") {
-        heads = held(part.heads, devices);
-        if (heads === null) {
-          clash ??= part.heads;
-          heads = part.heads;
-        }
-      } else if (split === "sequences") {
-        sequences = Math.ceil(users / devices);
-        even &&= users % devices === 0;
-      } else if (part.keeps === "constant") {
-        stored = bits * BigInt(devices);
-      } else {
-        here = Math.ceil(n / (page * devices)) * page;
-        even &&= here * devices === n;
-      }
-      const device = all * BigInt(here) * BigInt(heads) * BigInt(sequences);
-      if (split === "heads") stored = device * BigInt(devices);
-      once += bits;
-      fullest += device;
-      copied += stored;
-      const last = rows[rows.length - 1];
+    if (kind.borrows && owners === "own") sum.rows.push({ kind, parts: [], borrowed: true });
+    for (const { part, widened, rule, each, layers, ...one } of parts.filter((other) => other.kind === kind)) {
+      const n = entries(rule, tokens, page);
+      const bits = layers * BigInt(n) * BigInt(part.heads) * BigInt(users);
+      const device = onDevice({ rule, ...one }, state);
+      const inEach = split === "heads" || (split === "positions" && rule.keeps === "constant");
+      const stored = inEach ? device * BigInt(devices) : bits;
+      if (split === "positions" && !inEach && n % (page * devices)) sum.even = false;
+      sum.once += bits;
+      sum.fullest += device;
+      sum.copied += stored;
+      const last = sum.rows[sum.rows.length - 1];
       const joins = last?.kind === kind && last.n === n && last.heads === 1 && part.heads === 1 && ["latent", "shared"].includes(last.parts[0].name) && part.name === "rotary";
       const found = joins ? last : { kind, parts: [], widened, n, heads: part.heads, numbers: 0, each: 0, bits: 0n, device: 0n, stored: 0n };
       found.parts.push(part);
@@ -70,10 +77,10 @@ function tally(entry, { tokens, users, owners, kept, width, dtype, scales, devic
       found.bits += bits;
       found.device += device;
       found.stored += stored;
-      if (!joins) rows.push(found);
+      if (!joins) sum.rows.push(found);
     }
   }
-  return { rows, once, fullest, copied, even, clash };
+  return { ...sum, parts, clash: parts.find(({ clash }) => clash)?.part.heads ?? null };
 }
 
 /** The largest whole number that passes, 0 if 1 does not, Infinity if `end` does. */
@@ -147,10 +154,10 @@ function render({ model, el }) {
     const entry = data.models[name];
     const state = { ...get, tokens: get.context };
     const found = tally(entry, state);
-    const right = tally(entry, { ...state, owners: "own", kept: "kept", width: "all", scales: "counted" });
+    const right = partsOf(entry, { ...state, owners: "own", kept: "kept", width: "all", scales: "counted" });
     const memory = 8n * BigInt(get.memory) * GB;
-    const fits = (change) => !found.clash && tally(entry, { ...state, ...change }).fullest <= memory;
-    return { name, entry, ...found, right: right.fullest, tokens: most((tokens) => fits({ tokens }), MOST), users: most((users) => fits({ users }), MOST) };
+    const fits = (change) => !found.clash && fullest(found.parts, { ...state, ...change }) <= memory;
+    return { name, entry, ...found, right: fullest(right, state), tokens: most((tokens) => fits({ tokens }), MOST), users: most((users) => fits({ users }), MOST) };
   }
 
   const inGB = (bits) => amount(bytesOf(bits), GB);

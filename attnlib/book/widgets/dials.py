@@ -64,8 +64,8 @@ class CacheDials(Widget, file="dials"):
         b: the second model shown; ``None`` means the next one.
         context: tokens of each user, at first.
         users: sequences at a time, at first.
-        dtype: of the caches at first: one of :data:`FORMATS`.
-        devices: that share the layers, at first: one of :data:`DEVICES`.
+        dtype: of the caches at first: one of `attnlib.book.widgets.dials.FORMATS`.
+        devices: that share the layers, at first: 1, 2, 4, 8 or 16.
         split: how they share them, at first: ``"heads"``, ``"positions"`` or ``"sequences"``.
         memory: for the cache on each device, in GB, at first.
 
@@ -242,8 +242,13 @@ def model_data(model: Model) -> dict:
         "note": model.note,
         "source": model.source,
         "links": model.links,
-        "read": f"{date.fromisoformat(model.read):%-d %B %Y}" if model.read else "",
+        "read": in_words(model.read),
     }
+
+
+def in_words(day: str) -> str:
+    """Return a day such as "2026-05-20" as "20 May 2026"; "" stays as it is."""
+    return f"{int(day[8:])} {date.fromisoformat(day):%B %Y}" if day else ""
 
 
 def kind_data(kind: LayerKind, kinds: Sequence[LayerKind], stored: str) -> dict:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import traitlets
 
@@ -205,7 +205,7 @@ class ModelPlane(Widget, file="plane"):
         return "\n".join(parts)
 
 
-def intensity_at(entry: Mapping, queries: int, context: int) -> float:
+def intensity_at(entry: Mapping[str, Any], queries: int, context: int) -> float:
     """Return a model's FLOPs per cached byte.
 
     Args:
@@ -217,10 +217,10 @@ def intensity_at(entry: Mapping, queries: int, context: int) -> float:
         FLOPs per byte; in most models the context does not change it.
     """
     found = entry["intensity"][QUERIES.index(queries)]
-    return found[CONTEXTS.index(context)] if isinstance(found, list) else found
+    return float(found[CONTEXTS.index(context)] if isinstance(found, list) else found)
 
 
-def plane_data(models: Mapping[str, Model], machine: Machine | None = H100) -> dict:
+def plane_data(models: Mapping[str, Model], machine: Machine | None = H100) -> dict[str, Any]:
     """Return the data that the page draws: each model's numbers, from the cost model.
 
     Args:
@@ -262,7 +262,7 @@ def plane_data(models: Mapping[str, Model], machine: Machine | None = H100) -> d
     }
 
 
-def entry(name: str, model: Model) -> dict:
+def entry(name: str, model: Model) -> dict[str, Any]:
     """Return the numbers of one model.
 
     Args:
@@ -293,7 +293,7 @@ def entry(name: str, model: Model) -> dict:
     }
 
 
-def layers_read(model: Model) -> dict:
+def layers_read(model: Model) -> dict[str, Any]:
     """Return what :func:`cached` returns, for a model whose layers differ.
 
     Args:
@@ -319,7 +319,7 @@ def layers_read(model: Model) -> dict:
     }
 
 
-def cached(g: Geometry, longest: int | None, form: str) -> dict:
+def cached(g: Geometry, longest: int | None, form: str) -> dict[str, Any]:
     """Return what a model caches, and the FLOPs per cached byte of a decode step.
 
     Args:
@@ -430,7 +430,7 @@ def several(models: Mapping[str, Model]) -> list[str]:
     return sorted((name for name in counts if counts[name] > 1), key=str.casefold)
 
 
-def parts_of(source: str) -> list[list]:
+def parts_of(source: str) -> list[list[Any]]:
     """Return a source in parts, with the address of each public page that it names.
 
     Args:
@@ -467,7 +467,7 @@ def linked(text: str, address: str | None) -> str:
     return f'<a href="{html.escape(address)}">{html.escape(text)}</a>'
 
 
-def ridge_of(machine: Machine | None) -> dict | None:
+def ridge_of(machine: Machine | None) -> dict[str, Any] | None:
     """Return the ridge point of a machine.
 
     Args:

@@ -273,7 +273,8 @@ def assert_side(side: dict, name: str, state: dict) -> CacheSize | None:
     users = most_users(name, state)
     assert room.startswith(f"{state['memory']:,} GB")
     assert f"hold {'any number of' if tokens is None else f'{tokens:,}'} token" in room
-    assert f"or {users:,} user{'s' * (users > 1)} with {state['context']:,} token" in room
+    many = f"or {users:,} user{'s' * (users > 1)}" if users else "but no user"
+    assert f"{many} with {state['context']:,} token" in room
 
     # The products of the rows add up.
     total = shares = 0
@@ -288,8 +289,7 @@ def assert_side(side: dict, name: str, state: dict) -> CacheSize | None:
     assert total == size.once
     step = Decimal("0.0051") * len(side["rows"])
     assert abs(shares - Decimal(size.per_device) / 10**9) <= step
-    owners = layers_that_own(layers_of(model)) if state["owners"] == "own" else []
-    for kind in owners:
+    for kind in layers_that_own(layers_of(model)) if state["width"] == "all" else []:
         number, *words = kind.split()
         pattern = rf"{number} (layers? \()?{' '.join(words)}"
         assert any(re.match(pattern, row[0]) for row in side["rows"]), (kind, side["rows"])
