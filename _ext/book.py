@@ -111,8 +111,9 @@ def show_live_figure(
     if LIVE_FIGURE in context.get("body", ""):
         from attnlib import MODELS
         from attnlib.book.widgets import CacheGrowth
+        from attnlib.costs import geometry_of
 
-        figure = CacheGrowth(MODELS[FRONT_MODEL].geometry, name=FRONT_MODEL)
+        figure = CacheGrowth(geometry_of(MODELS[FRONT_MODEL]), name=FRONT_MODEL)
         context["body"] = context["body"].replace(LIVE_FIGURE, figure.html())
 
 

@@ -344,6 +344,10 @@ ROWS = {
     "AttentionHeatmap": Row(
         "AttentionHeatmap(torch.eye(3), 'abc')", "query = 0", ".map", "ArrowDown"
     ),
+    "CacheDials": Row(
+        "CacheDials({name: MODELS[name] for name in ('gpt-oss-120b', 'Kimi K3')})",
+        "users = 48",
+    ),
     "CacheExplorer": Row(
         "CacheExplorer({'A': Geometry(2, 8, 8, 16), 'B': Geometry(4, 8, 2, 16)})",
         "context = 12345",

@@ -68,7 +68,7 @@ class HeadlineDissector(Widget, file="dissector"):
             of layers; ``"mha"``, V2's own heads without a latent; ``"matched"``, the
             multi-head model with which the report compares V2's attention.
         layers: at first: ``"model"``, all layers, or ``"layer"``, one of each model.
-        headline: the headline shown at first, one of :data:`HEADLINES`.
+        headline: the headline shown at first, a key of ``HEADLINES`` such as ``"v2"``.
         reading: what it is relative to at first; ``None`` means the headline's first reading.
 
     Attributes:

@@ -317,7 +317,8 @@ function render({ model, el }) {
     const shown = data.models.filter(passes);
     const here = points.reduce((sum, { models }) => sum + models.length, 0);
     const without = shown.length - here;
-    const missing = without ? ` ${without} more ${without === 1 ? "has" : "have"} no published longest context.` : "";
+    const lack = [model.get("x"), model.get("y")].includes("longest") ? "no published longest context" : "layers that differ, or an unknown width: their parameters are not counted";
+    const missing = without ? ` ${without} more ${without === 1 ? "has" : "have"} ${lack}.` : "";
     const beside = [model.get("x"), model.get("y")].includes("year") ? " Within a year the variants stand side by side." : "";
     about.textContent = `${here} of ${data.models.length} models at ${points.length} points; a number in a mark says how many are there.${rest.length ? " Small dots: filtered out." : ""}${missing}${beside}`;
     ridgeBox.disabled = ![model.get("x"), model.get("y")].includes("intensity");

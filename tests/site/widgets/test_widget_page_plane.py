@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
+from dataclasses import replace
 from math import log2
 
 import pytest
@@ -10,6 +11,7 @@ from pages import act, places
 
 from attnlib import MODELS
 from attnlib.costs import attention_params, decode_cost, kv_cache_bytes
+from attnlib.layers import cache_size, step_reads
 from attnlib.variants import VARIANTS
 
 PLACES = places("plane")
@@ -17,6 +19,7 @@ EVERY_PLACE = pytest.mark.parametrize("place", PLACES, ids=str, scope="module")
 
 MEASURES = {
     "bytes": "cache per token",
+    "read": "read per token of context",
     "intensity": "FLOPs a cache byte",
     "longest": "cache at longest context",
     "params": "attention parameters",
@@ -36,9 +39,13 @@ class State(dict):
 
     def value(self, name: str, model) -> float | None:
         """What a model is worth on a measure; a year has the variants side by side."""
-        g = model.geometry
+        if name == "year":
+            return model.year + 0.18 * (list(VARIANTS).index(model.variant) - 1.5)
+        if model.geometry is None:
+            return self.value_of_layers(name, model)
+        g = replace(model.geometry, d_model=model.geometry.d_model or 1)
         naive = g.variant == "MLA" and self["form"] == "naive"
-        if name == "bytes":
+        if name in ("bytes", "read"):
             return kv_cache_bytes(g, self["context"], expanded=naive) / self["context"]
         if name == "intensity":
             form = "naive" if naive else "absorbed"
@@ -47,9 +54,21 @@ class State(dict):
         if name == "longest":
             longest = model.max_context
             return longest and kv_cache_bytes(g, longest, expanded=naive)
+        return attention_params(g) if model.geometry.d_model else None
+
+    def value_of_layers(self, name: str, model) -> float | None:
+        """The same for a model whose layers differ; its projections are not counted."""
+        S, longest = self["context"], model.max_context
+        if name == "bytes":
+            return cache_size(model, S).once / S
+        if name == "read":
+            return step_reads(model, S).bytes / S
+        if name == "longest":
+            return longest and cache_size(model, longest).once
         if name == "params":
-            return attention_params(g)
-        return model.year + 0.18 * (list(VARIANTS).index(g.variant) - 1.5)
+            return None
+        flops = sum(step_reads(model, S - earlier).flops for earlier in range(self["queries"]))
+        return round(flops / step_reads(model, S).bytes, 2)
 
     def passes(self, model) -> bool:
         return (
@@ -104,7 +123,7 @@ READ = """(root) => {
 
 
 def written(measure: str, value: float) -> str:
-    if measure in ("bytes", "longest"):
+    if measure in ("bytes", "read", "longest"):
         return f"{round(value):,} bytes"
     if measure == "intensity":
         return f"{value:g}"
@@ -171,18 +190,20 @@ def assert_reads(page: dict, state: State, points):
     assert len(page["list"]) == len(names)
     for name, text in zip(names, page["list"], strict=True):
         model = DECODERS[name]
-        g = model.geometry
-        assert text.startswith(f"{name} ({model.year}, {g.variant}): {g.n_layers} layers; ")
+        layers = f"{model.n_layers} layers; " if model.geometry else ""
+        assert text.startswith(f"{name} ({model.year}, {model.variant}): {layers}")
         intensity = state.value("intensity", model)
         assert f"takes {written('bytes', state.value('bytes', model))} of cache" in text
         flops = "FLOP" if intensity == 1 else "FLOPs"
         assert f"does {intensity:g} {flops} for each byte" in text
-        assert f"{attention_params(g):,} parameters" in text
-        assert (f"{state['context']:,} tokens, and" in text) == (g.window is not None)
+        params = state.value("params", model)
+        assert ("parameters" in text) == (params is not None)
+        assert params is None or f"{params:,} parameters" in text
+        assert (f"{state['context']:,} tokens, and" in text) == bool(model.traits)
         assert ("longest context" in text) == (model.max_context is not None)
         assert model.source in text
         assert set(model.links) >= {link for link in page["links"] if len(names) == 1}
-        assert f"{name} ({model.year}, {g.variant})" in page["spoken"]
+        assert f"{name} ({model.year}, {model.variant})" in page["spoken"]
 
 
 def begin(show, computed, place, home, **options):
@@ -196,6 +217,12 @@ def begin(show, computed, place, home, **options):
 
 def labelled(widget, text: str):
     return widget.get_by_label(text, exact=True)
+
+
+def made_families() -> list[str]:
+    """Families with several models, in the order of the list."""
+    counts = Counter(model.family for model in DECODERS.values())
+    return sorted((name for name in counts if counts[name] > 1), key=str.casefold)
 
 
 def slide(slider, at: int, last: int, way: str = "mouse"):
@@ -378,8 +405,10 @@ def test_keys_reach_every_control(show, computed, place, disk):
     keyboard = widget.page.keyboard
     measures = list(MEASURES)
     labelled(widget, "across").focus()
+    keyboard.press("ArrowDown")
     keyboard.press("ArrowDown")  # to what is up, and so the two swap
-    state.update(x=measures[measures.index(state["x"]) + 1], y=state["x"])
+    assert (state["x"], state["y"]) == ("bytes", "intensity")
+    state.update(x="intensity", y="read")
     assert_shows(widget, state)
     keyboard.press("Tab")
     keyboard.press("End")
@@ -413,7 +442,7 @@ def test_keys_reach_every_control(show, computed, place, disk):
     assert_shows(widget, state)
     keyboard.press("Tab")
     keyboard.press("ArrowDown")
-    state["family"] = "DeepSeek"  # the first of several models
+    state["family"] = made_families()[0]
     assert_shows(widget, state)
     keyboard.press("Tab")
     keyboard.press("Space")
