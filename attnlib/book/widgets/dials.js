@@ -46,7 +46,7 @@ function onDevice({ rule, share }, { tokens, users, devices, split, page }) {
 }
 
 /** Bits of all parts on the device that holds most. */
-const fullest = (parts, state) => parts.reduce((sum, one) => sum + onDevice(one, state), 0n);
+const heaviest = (parts, state) => parts.reduce((sum, one) => sum + onDevice(one, state), 0n);
 
 /**
  * What a model keeps: rows of the table, bits stored once, bits on the fullest device, bits with
@@ -156,8 +156,8 @@ function render({ model, el }) {
     const found = tally(entry, state);
     const right = partsOf(entry, { ...state, owners: "own", kept: "kept", width: "all", scales: "counted" });
     const memory = 8n * BigInt(get.memory) * GB;
-    const fits = (change) => !found.clash && fullest(found.parts, { ...state, ...change }) <= memory;
-    return { name, entry, ...found, right: fullest(right, state), tokens: most((tokens) => fits({ tokens }), MOST), users: most((users) => fits({ users }), MOST) };
+    const fits = (change) => !found.clash && heaviest(found.parts, { ...state, ...change }) <= memory;
+    return { name, entry, ...found, right: heaviest(right, state), tokens: most((tokens) => fits({ tokens }), MOST), users: most((users) => fits({ users }), MOST) };
   }
 
   const inGB = (bits) => amount(bytesOf(bits), GB);
@@ -207,7 +207,7 @@ function render({ model, el }) {
     const alike = on(a) === on(b) && !a.clash && !b.clash;
     const second = alike ? holds(b, "") : holds(b, on(b));
     answer.replaceChildren(`For ${each(get.users, get.context)}, `, ...holds(a, on(a)), ...(once ? [] : [", and ", ...second]), comparison(a, b));
-    const turned = [["1", get.owners !== "own"], ["2", get.kept !== "kept"], ["3", get.width !== "all"], ["4", get.scales !== "counted"]].filter(([, is]) => is).map(([dial]) => dial);
+    const turned = [["1", get.owners !== "own"], ["2", get.kept !== "kept"], ["3", get.width !== "all"], ["4", get.scales !== "counted"]].filter(([, is]) => is).map(([place]) => place);
     const which = turned.length === 1 ? `Dial ${turned[0]} is set to a common mistake` : `Dials ${turned.slice(0, -1).join(", ")} and ${turned.at(-1)} are set to common mistakes`;
     const effects = [...new Set(both.filter(({ clash }) => !clash).map(mistake))].join(", ");
     wrong.textContent = turned.length ? `${which}${effects && `: ${effects}`}.` : "";

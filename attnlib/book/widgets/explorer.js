@@ -280,12 +280,12 @@ function render({ model, el }) {
     return state;
   }
 
-  function recall(parameters) {
+  function recall(given) {
     const state = {};
     const choices = { model: [...Object.keys(data.models), data.own], unit: Object.keys(data.units) };
-    for (const [name, values] of Object.entries(choices)) if (values.includes(parameters.get(name))) state[name] = parameters.get(name);
+    for (const [name, values] of Object.entries(choices)) if (values.includes(given.get(name))) state[name] = given.get(name);
     const whole = (name, short, fits) => {
-      const value = /^\d{1,9}$/.test(parameters.get(short) ?? "") ? Number(parameters.get(short)) : 0;
+      const value = /^\d{1,9}$/.test(given.get(short) ?? "") ? Number(given.get(short)) : 0;
       if (fits(value)) state[name] = value;
     };
     whole("bits", "bits", (value) => data.formats.some(([bits]) => bits === value));
