@@ -10,8 +10,8 @@ from typing import Any
 
 import traitlets
 
+from attnlib.book.headlines import WITH_READINGS, Claim, Headline, factor
 from attnlib.book.widgets.base import StateError, Widget, one_of, table
-from attnlib.book.widgets.headlines import WITH_READINGS, Claim, Headline, factor
 from attnlib.costs import Geometry, evaluate, geometry_of, kv_cache_bytes
 from attnlib.models import MODELS
 from attnlib.variants import variant_of
