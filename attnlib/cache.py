@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from attnlib.checks import check_size
+from attnlib.contract import Cache
 
 
 class KVCache:
@@ -161,7 +162,7 @@ class LatentCache:
         self._positions.reset()
 
 
-def room_for(cache: KVCache | LatentCache, buffer: Tensor, new: Tensor, name: str) -> int:
+def room_for(cache: Cache, buffer: Tensor, new: Tensor, name: str) -> int:
     """Check that new tokens fit after the stored ones, and return where they would end.
 
     Args:

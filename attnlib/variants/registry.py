@@ -25,6 +25,7 @@ class Sizes:
         n_kv_heads: KV heads of a variant that groups, more than 1 and fewer than H.
         kv_lora_rank: width of a latent, d_c.
         qk_rope_head_dim: width of a shared rotary key, d_h^R.
+        window: tokens that a query sees in a variant with a window, its own included, W.
 
     Raises:
         ValueError: if a size is below 1, ``n_heads`` does not divide ``d_model``, or
@@ -36,6 +37,7 @@ class Sizes:
     n_kv_heads: int = 4
     kv_lora_rank: int = 512
     qk_rope_head_dim: int = 64
+    window: int = 1024
 
     def __post_init__(self) -> None:
         """Check the sizes."""

@@ -1,170 +1,52 @@
 """The registry, and the promise that the next variant is one file and one line.
 
-The sliding-window layer below is defined in this file alone. It keeps a ring of W entries. One
-line registers it, and then every generic test, the cost model and the benchmark meet it.
+Sliding-window attention is a file of its own that nothing else names. Its cache is a ring of W
+entries. One line registers it here, with a short window, and then every generic test, the cost
+model and the benchmark meet it.
 """
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 
-from attnlib import GroupedQueryAttention, Rope, kv_cache_bytes
+from attnlib import Rope, kv_cache_bytes
 from attnlib.bench import Rates, measure_decode, measure_prefill, rankings, table
-from attnlib.cache import room_for, storage_like
-from attnlib.checks import check_forward, check_size
 from attnlib.contract import AttentionLayer, Cache
-from attnlib.core import attend, merge_heads, new_positions, rotate_new, split_heads
-from attnlib.costs import CACHE_NUMBERS, Geometry
+from attnlib.costs import CACHE_NUMBERS
 from attnlib.testing import check_layer
 from attnlib.variants import (
     VARIANTS,
     Sizes,
-    Variant,
     build_layer,
     geometries,
     register,
+    swa,
     unregister,
     variant_of,
 )
 
 WINDOW = 4
 TESTS = Path(__file__).parent
+TOY = replace(swa.VARIANT, geometry=lambda sizes: swa.VARIANT.geometry(with_window(sizes)))
 
 
-class RingCache:
-    """Keys and values of the last W tokens; the token at position p lies in row p mod W."""
-
-    def __init__(self, batch_size, n_kv_heads, capacity, head_dim, dtype, device):
-        for name, size in {"batch_size": batch_size, "capacity": capacity}.items():
-            check_size(name, size)
-        shape = (batch_size, n_kv_heads, min(WINDOW, capacity), head_dim)
-        self.k = torch.zeros(shape, dtype=dtype, device=device)  # (B, H_kv, W, D)
-        self.v = torch.zeros(shape, dtype=dtype, device=device)  # (B, H_kv, W, D)
-        self.given = None  # (B, W), positions of the rows once callers gave some
-        self.capacity, self.seen = capacity, 0
-
-    @property
-    def kept(self):
-        return min(self.seen, self.k.shape[-2])
-
-    @property
-    def nbytes(self):
-        return sum(x.nbytes for x in (self.k, self.v, self.given) if x is not None)
-
-    def row_positions(self):
-        """Position of each filled row, where all sequences stand at the same one."""
-        rows = torch.arange(self.kept)
-        return rows + (self.seen - 1 - rows) // self.k.shape[-2] * self.k.shape[-2]
-
-    def update(self, k, v, *, positions=None):
-        room_for(self, self.k, k, "k")
-        room_for(self, self.v, v, "v")
-        if positions is not None or self.given is not None:
-            return self.update_given(k.detach(), v.detach(), positions)
-        W, T = self.k.shape[-2], k.shape[-2]
-        new_at = torch.arange(self.seen, self.seen + T)
-        old, old_at = self.kept, self.row_positions()
-        if T > 1:  # the first queries still see rows that the last keys replace
-            all_k = torch.cat([self.k[:, :, :old], k.detach()], dim=-2)
-            all_v = torch.cat([self.v[:, :, :old], v.detach()], dim=-2)
-        self.k[:, :, new_at[-W:] % W] = k[:, :, -W:].detach()
-        self.v[:, :, new_at[-W:] % W] = v[:, :, -W:].detach()
-        self.seen += T
-        if T > 1:
-            return all_k, all_v, torch.cat([old_at, new_at])
-        return self.k[:, :, : self.kept], self.v[:, :, : self.kept], self.row_positions()
-
-    def update_given(self, k, v, positions):
-        if positions is None:
-            raise ValueError("positions must be given at each call once they were, got None")
-        (B, _, W, _), T = self.k.shape, k.shape[-2]
-        if self.given is None:
-            self.given = torch.full((B, W), -1)
-            self.given[:, : self.kept] = self.row_positions()
-        positions = positions.expand(B, T)
-        everything = (
-            torch.cat([self.k, k], dim=-2),
-            torch.cat([self.v, v], dim=-2),
-            torch.cat([self.given, positions], dim=-1),
-        )
-        for b, t in (positions >= 0).nonzero().tolist():
-            row = positions[b, t] % W
-            self.k[b, :, row], self.v[b, :, row] = k[b, :, t], v[b, :, t]
-            self.given[b, row] = positions[b, t]
-        self.seen += T
-        return everything
-
-    def reset(self):
-        self.seen, self.given = 0, None
-
-
-class SlidingWindowAttention(GroupedQueryAttention):
-    """Grouped-query attention in which a query sees the last W keys, its own included."""
-
-    window = WINDOW
-
-    def forward(self, x: Tensor, cache=None, *, positions=None, causal=True, key_mask=None,
-                return_weights=False):  # fmt: skip
-        """Mix each token with the last W."""
-        check_forward(x, self.q_proj.in_features, cache, RingCache, positions, key_mask)
-        q = split_heads(self.q_proj(x), self.n_heads)
-        k = split_heads(self.k_proj(x), self.n_kv_heads)
-        v = split_heads(self.v_proj(x), self.n_kv_heads)
-        at = stored_at = new_positions(x, cache, positions)
-        q, k = rotate_new(self.rope, at, cache, q, k)
-        if cache is not None:
-            k, v, stored_at = cache.update(k, v, positions=positions)
-            if key_mask is not None and stored_at.ndim == 1:
-                key_mask = key_mask[:, stored_at]  # of the tokens that are kept
-        ring = (
-            cache is not None and stored_at.ndim == 1 and x.shape[1] == 1
-        )  # its rows are the window
-        out, weights = attend(q, k, v, at, stored_at, causal=causal, key_mask=key_mask,
-                              window=None if ring else self.window,
-                              return_weights=return_weights)  # fmt: skip
-        out = self.o_proj(merge_heads(out))
-        return out if weights is None else (out, weights)
-
-    def new_cache(self, batch_size, capacity, *, dtype=None, device=None):
-        """Allocate an empty ring."""
-        dtype, device = storage_like(self.k_proj.weight, dtype, device)
-        return RingCache(batch_size, self.n_kv_heads, capacity, self.head_dim,
-                         dtype, device)  # fmt: skip
-
-
-def windowed(geometry):
-    return geometry.window is not None and geometry.n_window_layers == geometry.n_layers
-
-
-TOY = Variant(
-    name="SWA",
-    title="Sliding-window attention",
-    layer=SlidingWindowAttention,
-    color="#E69F00",
-    applies=windowed,
-    cache_numbers=((1, ("n_kv_heads", "head_dim")), (1, ("n_kv_heads", "v_head_dim"))),
-    geometry=lambda sizes: Geometry(
-        1, sizes.n_heads, sizes.n_kv_heads, sizes.head_dim, d_model=sizes.d_model,
-        window=WINDOW, n_window_layers=1,
-    ),
-    from_geometry=lambda g, d_model, rope: SlidingWindowAttention(
-        d_model, g.n_heads, g.n_kv_heads, head_dim=g.head_dim, bias=g.o_bias, rope=rope
-    ),
-)  # fmt: skip
+def with_window(sizes):
+    """The same sizes, with a window that short texts leave."""
+    return replace(sizes, window=WINDOW)
 
 
 def pytest_configure(config):
-    """Register the toy where this file is a plugin: ``pytest -p test_registry``."""
+    """Register it where this file is a plugin: ``pytest -p test_registry``."""
     register(TOY)
 
 
 @pytest.fixture
 def toy():
-    """The toy, registered for one test."""
+    """Sliding windows, registered for one test."""
     register(TOY)
     yield TOY
     unregister(TOY.name)
@@ -281,15 +163,3 @@ def test_sizes_of_a_comparison_fit_together(changes, message):
     """Catches a comparison of a variant with itself."""
     with pytest.raises(ValueError, match=message):
         Sizes(**changes)
-
-
-def test_the_window_of_the_toy_is_a_window():
-    """Catches a toy that proves nothing: it must differ from the layer it extends."""
-    torch.manual_seed(0)
-    toy = SlidingWindowAttention(22, 6, 3, head_dim=4).double()
-    full = GroupedQueryAttention(22, 6, 3, head_dim=4).double()
-    full.load_state_dict(toy.state_dict())
-    x = torch.randn(2, 9, 22, dtype=torch.float64)
-    difference = (toy(x) - full(x)).abs().amax(dim=(0, 2))  # (T,)
-    assert (difference[:WINDOW] < 1e-12).all()
-    assert (difference[WINDOW:] > 1e-3).all()
