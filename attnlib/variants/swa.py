@@ -157,9 +157,7 @@ def attend_with_sinks(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None,
     """
     D, S, scale = q.shape[-1], k.shape[-2], q.shape[-1] ** -0.5
     if sinks is not None:
-        logits = (sinks / scale).type_as(q)[
-            :, None, None
-        ]  # (H, 1, 1)
+        logits = (sinks / scale).type_as(q)[:, None, None]  # (H, 1, 1)
         q = torch.cat([q, logits.expand(*q.shape[:-1], 1)], dim=-1)  # (B, H, T, D + 1)
         k, v = F.pad(k, (0, 1, 0, 1)), F.pad(v, (0, 1, 0, 1))  # (B, H_kv, S + 1, D + 1)
         k[..., -1, -1] = 1.0  # the last key is the sink's; its value is zero
