@@ -214,7 +214,7 @@ class RingCache:
 
     @property
     def kept(self) -> int:
-        """Entries kept: the first tokens, and the last W of the others."""
+        """Entries that are kept, the first tokens and the last W of the others."""
         return min(self.seen, self.first + self.ring)
 
     @property
