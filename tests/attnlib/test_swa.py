@@ -69,11 +69,11 @@ def cuts(tokens, seed):
 
 
 @EVERY_OPTION
-@pytest.mark.parametrize("window", [1, 2, 5, 13, 64])
+@pytest.mark.parametrize("window", [1, 5, 13, 64])
 def test_prefill_decode_and_chunks_equal_the_table(options, window):
     """Catches W + 1 keys, a ring that turns too early, and a window lost between chunks."""
     layer = made(window, **options)
-    for tokens in (1, 7, 64):
+    for tokens in (7, 64):
         x = hidden(2, tokens)
         expected, weights = by_table(layer, x, seen(tokens, window, **options))
         out, got = layer(x, return_weights=True)

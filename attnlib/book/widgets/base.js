@@ -289,6 +289,7 @@ function inAddress(model, { anchor, all, announce, parameters, recall }) {
     if (isLive(model) || !settled) return;
     clearTimeout(timer);
     timer = setTimeout(() => {
+      if (!link.isConnected) return; // the figure is gone
       try {
         history.replaceState(history.state, "", address());
       } catch {

@@ -463,26 +463,30 @@ def test_keys_reach_every_control(show, computed, place, disk):
     assert_shows(widget, state)
 
 
+# Presses a key so many times, and says what is spoken after each.
+PRESS = """(field, [key, times]) => Array.from({ length: times }, () => {
+  field.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true, cancelable: true }));
+  return field.getAttribute("aria-valuetext");
+})"""
+
+
 @EVERY_PLACE
 def test_arrows_pass_every_point_in_order(show, computed, place, address):
     widget, state = begin(show, computed, place, address)
     field = widget.locator(".field")
     field.focus()
-    keys = field.page.keyboard
-    spoken = "field => field.getAttribute('aria-valuetext')"
     across = state.points()
     upwards = sorted(across, key=lambda point: point[0][::-1])
     for order, forth, back in (
         (across, "ArrowRight", "ArrowLeft"),
         (upwards, "ArrowUp", "ArrowDown"),
     ):
-        keys.press("Home")
-        for _ in range(order.index(across[0])):
-            keys.press(back)
-        for i, (_, names) in enumerate(order):
-            if i:
-                keys.press(forth)
-            assert field.evaluate(spoken).startswith(f"{names[0]} ("), (i, names)
+        field.press("Home")
+        field.evaluate(PRESS, [back, order.index(across[0])])
+        spoken = [field.get_attribute("aria-valuetext")]
+        spoken += field.evaluate(PRESS, [forth, len(order) - 1])
+        for text, (_, names) in zip(spoken, order, strict=True):
+            assert text.startswith(f"{names[0]} ("), names
         field.press(forth)  # after the last there is nothing
         state["model"] = order[-1][1][0]
         assert_shows(widget, state)
