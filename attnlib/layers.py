@@ -336,7 +336,7 @@ def layers_of(model: Geometry | HasLayers | Sequence[LayerKind]) -> list[LayerKi
             raise ValueError(
                 f"borrows must name an earlier kind that owns a cache, got {kind.borrows!r}"
             )
-        if kind.borrows is None:
+        if kind.borrows is None and kind.name:
             owners.add(kind.name)
     return list(kinds)
 

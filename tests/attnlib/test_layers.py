@@ -322,6 +322,8 @@ def test_borrowing_from_a_later_layer():
         layers_of([replace(FULL, name="", borrows="full"), FULL])
     with pytest.raises(ValueError, match="borrows must name an earlier kind"):
         kinds_from([{"n_layers": 1, "borrows": "x"}])
+    with pytest.raises(ValueError, match="borrows must name an earlier kind"):
+        layers_of([replace(FULL, name=""), replace(FULL, borrows="")])
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import html
 import json
 import sys
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from importlib.resources import files
 
@@ -150,6 +150,28 @@ def one_of(name: str, allowed: Callable[[Widget], Iterable[object]]):
             shown = ", ".join(map(repr, values[:12])) + (", ..." if len(values) > 12 else "")
             raise StateError(f"{name} must be one of {shown}, got {proposal['value']!r}")
         return proposal["value"]
+
+    return validator
+
+
+def within(limits: Mapping[str, int]):
+    """Return a traitlets validator that accepts whole numbers from 1 to a limit.
+
+    Args:
+        limits: the largest value of each trait, by name, as the page's fields have it.
+
+    Returns:
+        A validator, to be assigned in the widget's class.
+    """
+
+    @traitlets.validate(*limits)
+    def validator(self, proposal):
+        name, value = proposal["trait"].name, proposal["value"]
+        if not 1 <= value <= limits[name]:
+            raise StateError(
+                f"{name} must be an integer from 1 to {limits[name]:,}, got {value!r}"
+            )
+        return value
 
     return validator
 

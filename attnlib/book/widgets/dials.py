@@ -9,7 +9,7 @@ from datetime import date
 
 import traitlets
 
-from attnlib.book.widgets.base import StateError, Widget, one_of, table
+from attnlib.book.widgets.base import Widget, one_of, table, within
 from attnlib.book.widgets.explorer import UNITS, amount
 from attnlib.layers import (
     Format,
@@ -115,16 +115,7 @@ class CacheDials(Widget, file="dials"):
     _devices = one_of("devices", lambda self: DEVICES)
     _split = one_of("split", lambda self: SPLITS)
     _page = one_of("page", lambda self: PAGES)
-
-    @traitlets.validate(*LIMITS)
-    def _limited(self, proposal) -> int:
-        """Accept only values that the page's fields accept."""
-        name, value = proposal["trait"].name, proposal["value"]
-        if not 1 <= value <= LIMITS[name]:
-            raise StateError(
-                f"{name} must be an integer from 1 to {LIMITS[name]:,}, got {value!r}"
-            )
-        return value
+    _limited = within(LIMITS)
 
     def __init__(
         self,

@@ -37,7 +37,7 @@ ABOUT = {
     "mha": "No published model: V2’s 128 heads of width 128 with a key and a value each.",
     "matched": (
         "The large MHA model that the report has beside V2: its Table 9 prints 860.2K numbers"
-        " a token, rounded, for all layers together. The MLA model beside it has V2’s 34.6K."
+        " per token, rounded, for all layers together. The MLA model beside it has V2’s 34.6K."
     ),
 }
 SOURCES = (

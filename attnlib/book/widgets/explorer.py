@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import traitlets
 
 from attnlib.book.appearance import variants_json
-from attnlib.book.widgets.base import StateError, Widget, one_of, table
+from attnlib.book.widgets.base import Widget, one_of, table, within
 from attnlib.costs import Geometry, Polynomial, evaluate
 from attnlib.scalars import check_size
 from attnlib.variants import VARIANTS, Sizes, Variant, variant_of
@@ -95,16 +95,7 @@ class CacheExplorer(Widget, file="explorer"):
     _model = one_of("model", lambda self: [*self.data["models"], OWN])
     _bits = one_of("bits", lambda self: FORMATS)
     _unit = one_of("unit", lambda self: UNITS)
-
-    @traitlets.validate(*LIMITS)
-    def _limited(self, proposal) -> int:
-        """Accept only values that the page's fields accept."""
-        name, value = proposal["trait"].name, proposal["value"]
-        if not 1 <= value <= LIMITS[name]:
-            raise StateError(
-                f"{name} must be an integer from 1 to {LIMITS[name]:,}, got {value!r}"
-            )
-        return value
+    _limited = within(LIMITS)
 
     def __init__(
         self,
