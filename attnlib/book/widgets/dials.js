@@ -209,7 +209,7 @@ function render({ model, el }) {
     answer.replaceChildren(`For ${each(get.users, get.context)}, `, ...holds(a, on(a)), ...(once ? [] : [", and ", ...second]), comparison(a, b));
     const turned = [["1", get.owners !== "own"], ["2", get.kept !== "kept"], ["3", get.width !== "all"], ["4", get.scales !== "counted"]].filter(([, is]) => is).map(([place]) => place);
     const which = turned.length === 1 ? `Dial ${turned[0]} is set to a common mistake` : `Dials ${turned.slice(0, -1).join(", ")} and ${turned.at(-1)} are set to common mistakes`;
-    const effects = [...new Set(both.filter(({ clash }) => !clash).map(mistake))].join(", ");
+    const effects = [...new Set(both.filter(({ clash }) => !clash).map(mistake))].join("; ");
     wrong.textContent = turned.length ? `${which}${effects && `: ${effects}`}.` : "";
     wrong.hidden = !turned.length;
     note.textContent = remarks(both, devices);
