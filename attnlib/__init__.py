@@ -48,6 +48,7 @@ from attnlib.variants.gqa import GroupedQueryAttention
 from attnlib.variants.mha import MultiHeadAttention
 from attnlib.variants.mla import MultiHeadLatentAttention
 from attnlib.variants.mqa import MultiQueryAttention
+from attnlib.variants.swa import RingCache, SlidingWindowAttention
 
 __version__ = "0.2.0"
 
@@ -65,7 +66,9 @@ __all__ = [
     "MultiHeadLatentAttention",
     "MultiQueryAttention",
     "NtkScaling",
+    "RingCache",
     "Rope",
+    "SlidingWindowAttention",
     "YarnScaling",
     "apply_rope",
     "attention",

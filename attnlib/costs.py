@@ -217,6 +217,29 @@ def geometry_of(model: Geometry | HasGeometry) -> Geometry:
     return geometry
 
 
+def with_windows(geometry: Geometry, pattern: str, window: int) -> Geometry:
+    """Return a model of which some layers have a window, by a pattern that repeats.
+
+    Args:
+        geometry: the model's sizes, with its number of layers.
+        pattern: ``"S"`` for a layer with the window, ``"F"`` for one that sees everything;
+            ``"SSSSSF"`` is Gemma 3's five to one. The last repetition may be cut.
+        window: keys that one query sees in a layer with the window, its own included, W.
+
+    Returns:
+        The same sizes with ``window`` and ``n_window_layers``.
+
+    Raises:
+        ValueError: if the pattern is empty or has another letter, or ``window`` is below 1.
+    """
+    if not pattern or set(pattern) - set("SF"):
+        raise ValueError(f"pattern must be letters S and F, such as SSSF, got {pattern!r}")
+    check_size("window", window)
+    layers = (pattern * geometry.n_layers)[: geometry.n_layers]
+    n = layers.count("S")
+    return replace(geometry, window=window if n else None, n_window_layers=n)
+
+
 def add_formula(
     name: str, applies: Callable[[Geometry], bool], cache_numbers: Polynomial
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from importlib.resources import files
 from typing import Any
@@ -88,9 +88,12 @@ class Model:
 
     @property
     def variant(self) -> str:
-        """The variant, or that of the layers that see the most, if layers differ."""
+        """How heads share keys and values, in the layers that see the most if layers differ.
+
+        A window is another matter, and one of the :attr:`traits`.
+        """
         if self.geometry is not None:
-            return self.geometry.variant
+            return replace(self.geometry, window=None, n_window_layers=0).variant
         attending = [kind for kind in self.kinds if kind.attends]
         kind = min(
             attending, key=lambda kind: kind.window is not None or kind.chunk is not None

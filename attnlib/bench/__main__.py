@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from attnlib.bench.machine import (
 from attnlib.bench.measure import Row, geometries, measure_decode, measure_prefill
 from attnlib.bench.report import report, summary
 from attnlib.bench.stored import save_json
+from attnlib.costs import with_windows
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -48,6 +50,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--steps", type=size, default=15, help="rounds; medians count")
     add("--quick", action="store_true", help="small layers, short contexts and rough rates")
     add("--threads", type=sizes, help="of the CPU, such as 1,2; one and all if not given")
+    add("--pattern", help="layers to run as well, S with a window and F without: SSSF")
+    add("--window", type=size, default=1024, help="tokens that a window has; default: 1024")
     add("--no-compare", action="store_true", help="leave transformers out")
     add("--json", type=Path, metavar="FILE", help="where to write all numbers")
     given = parser.parse_args(arguments)
@@ -82,9 +86,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     given = parse(arguments)
     dtype, device = DTYPES[given.dtype], given.device
-    layers = geometries()
+    layers = geometries(window=given.window)
     if given.quick:
-        layers = geometries(256, 4, 2, kv_lora_rank=64, qk_rope_head_dim=16)
+        small = {"kv_lora_rank": 64, "qk_rope_head_dim": 16}
+        layers = geometries(256, 4, 2, **small, window=given.window)
+    if given.pattern:
+        full = replace(layers["GQA"], n_layers=len(given.pattern))
+        layers[given.pattern] = with_windows(full, given.pattern, given.window)
     compare = not given.no_compare and find_spec("transformers") is not None
     origin = provenance(device, dtype)
     progress("read bandwidth and matmul rate of this machine")

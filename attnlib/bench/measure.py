@@ -29,11 +29,11 @@ from attnlib.bench.machine import (
     timing,
     using_threads,
 )
+from attnlib.bench.stack import Stack, build_layers
 from attnlib.checks import check_size
 from attnlib.core import widen
 from attnlib.costs import Geometry, decode_cost, prefill_cost
-from attnlib.rope import Rope
-from attnlib.variants import Sizes, build_layer
+from attnlib.variants import Sizes
 
 FILL_TOKENS = 4096  # entries that a cache gets at once while it is filled
 T = TypeVar("T")
@@ -181,6 +181,7 @@ def geometries(
     *,
     kv_lora_rank: int = 512,
     qk_rope_head_dim: int = 64,
+    window: int = 1024,
 ) -> dict[str, Geometry]:
     """Return one layer of each variant, all of one width and one number of query heads.
 
@@ -190,6 +191,7 @@ def geometries(
         n_kv_heads: KV heads of GQA, more than 1 and fewer than H.
         kv_lora_rank: width of MLA's latent, d_c.
         qk_rope_head_dim: width of MLA's shared rotary key, d_h^R.
+        window: of sliding-window attention, W, in tokens.
 
     Returns:
         Geometries by name, in the order of :data:`attnlib.variants.VARIANTS`.
@@ -198,7 +200,7 @@ def geometries(
         ValueError: if a size is below 1, ``n_heads`` does not divide ``d_model``, or
             ``n_kv_heads`` does not make a GQA.
     """
-    sizes = Sizes(d_model, n_heads, n_kv_heads, kv_lora_rank, qk_rope_head_dim)
+    sizes = Sizes(d_model, n_heads, n_kv_heads, kv_lora_rank, qk_rope_head_dim, window)
     return variants.geometries(sizes)
 
 
@@ -223,7 +225,8 @@ def measure_decode(
     run since. One thread is the default, since several wait for each other on a busy machine.
 
     Args:
-        geometries: one layer each by name, such as :func:`geometries` returns.
+        geometries: by name, such as :func:`geometries` returns; those of several layers run
+            one after another.
         tokens: context lengths; the new token sees so many, itself included.
         rates: of this machine, from which the floors follow; ``None`` measures them in the same
             rounds, as medians.
@@ -242,8 +245,8 @@ def measure_decode(
         replayed as a CUDA graph, where it can be recorded.
 
     Raises:
-        ValueError: if a number is below 1, a geometry has several layers or a window that its
-            layer has not, there is no such device, or ``compare`` is True without transformers.
+        ValueError: if a number is below 1, a geometry has a window that its layer has not,
+            there is no such device, or ``compare`` is True without transformers.
     """
     check_plan(geometries, tokens, batch_size, steps, device, compare)
     plan = Plan("decode", geometries, rates, batch_size, steps, dtype, device, threads,
@@ -291,7 +294,8 @@ def measure_prefill(
     """Time prefills: all tokens at once, into an empty cache.
 
     Args:
-        geometries: one layer each by name, such as :func:`geometries` returns.
+        geometries: by name, such as :func:`geometries` returns; those of several layers run
+            one after another.
         tokens: lengths of the prompt.
         rates: of this machine, from which the floors follow; ``None`` measures them in the same
             rounds, as medians.
@@ -310,8 +314,8 @@ def measure_prefill(
         A row for each length, variant and code.
 
     Raises:
-        ValueError: if a number is below 1, a geometry has several layers or a window that its
-            layer has not, there is no such device, or ``compare`` is True without transformers.
+        ValueError: if a number is below 1, a geometry has a window that its layer has not,
+            there is no such device, or ``compare`` is True without transformers.
     """
     check_plan(geometries, tokens, batch_size, steps, device, compare)
     plan = Plan("prefill", geometries, rates, batch_size, steps, dtype, device, threads,
@@ -330,9 +334,8 @@ def measure_prefill(
         return [probed(Candidate(name, "transformers", prefill), device)]
 
     def least(name: str, layer: nn.Module, n: int) -> list[Candidate]:
-        if (
-            getattr(layer, "window", None) is not None
-        ):  # one call over all tokens is not the least there
+        # with a window, one call over all tokens is not the least
+        if isinstance(layer, Stack) or getattr(layer, "window", None) is not None:
             return []
         call = prefill_parts(layer, hidden_states(plan, name, n))
         return [probed(Candidate(name, "parts", call), device)]
@@ -354,7 +357,7 @@ def check_plan(
     """Check what is to be measured, before anything is built.
 
     Args:
-        geometries: by variant; one layer each.
+        geometries: by variant; of one layer or a few.
         tokens: lengths, each at least 1.
         batch_size: at least 1.
         steps: at least 1.
@@ -362,8 +365,8 @@ def check_plan(
         compare: whether transformers is needed.
 
     Raises:
-        ValueError: if a number is below 1, a geometry has several layers or a window that its
-            layer has not, there is no such device, or transformers is needed and not installed.
+        ValueError: if a number is below 1, a geometry has a window that its layer has not,
+            there is no such device, or transformers is needed and not installed.
     """
     check_device(device)
     check_size("batch_size", batch_size)
@@ -371,13 +374,11 @@ def check_plan(
     for n in tokens:
         check_size("tokens", n)
     for name, geometry in geometries.items():
-        if geometry.n_layers != 1:
-            raise ValueError(
-                f"geometries must have one layer each, got {geometry.n_layers} in {name}"
-            )
         with torch.device("meta"):
-            layer = build_layer(geometry, rope=Rope())
-        if getattr(layer, "window", None) != geometry.window:
+            built = build_layers(geometry, dtype=None, device=None)
+        parts = built if isinstance(built, Stack) else [built]
+        windows = sum(getattr(layer, "window", None) is not None for layer in parts)
+        if windows != geometry.n_window_layers:
             raise ValueError(f"geometries must have no window, got {geometry.window} in {name}")
     if compare and find_spec("transformers") is None:
         raise ValueError("compare must be False where transformers is not installed, got True")
@@ -398,7 +399,7 @@ def measure(plan: Plan, tokens: Sequence[int], makers: Mapping[str, Maker]) -> l
         A row for each candidate that did not fail.
     """
     layers = {
-        name: build_layer(geometry, rope=Rope(), dtype=plan.dtype, device=plan.device)
+        name: build_layers(geometry, dtype=plan.dtype, device=plan.device)
         for name, geometry in plan.geometries.items()
     }
     rows = []
@@ -660,6 +661,10 @@ def fill_cache(cache: Any, layer: nn.Module, x: Tensor, tokens: int) -> None:
         x: hidden state of one token per sequence, shape ``(B, 1, d_model)``.
         tokens: tokens to store.
     """
+    if isinstance(layer, Stack):
+        for part, own in zip(cache.parts, layer, strict=True):
+            fill_cache(part, own, x, tokens)
+        return
     probe, stored = layer.new_cache(len(x), 1), []
     update = probe.update
 

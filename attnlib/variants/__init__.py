@@ -1,6 +1,6 @@
 """The variants of attention, one file each, and the registry: one line each."""
 
-from attnlib.variants import gqa, mha, mla, mqa
+from attnlib.variants import gqa, mha, mla, mqa, swa
 from attnlib.variants.registry import (
     VARIANTS,
     Sizes,
@@ -16,6 +16,7 @@ register(mha.VARIANT)
 register(gqa.VARIANT)
 register(mqa.VARIANT)
 register(mla.VARIANT)
+register(swa.VARIANT)
 
 __all__ = [
     "VARIANTS",

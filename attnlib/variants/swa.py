@@ -24,6 +24,8 @@ from attnlib.linear import Linear
 from attnlib.rope import Rope
 from attnlib.variants.registry import Variant
 
+BLOCK = 256  # queries at a time where the window is shorter
+
 
 class SlidingWindowAttention(nn.Module):
     """Grouped-query attention in which a query sees the last W tokens, its own included.
@@ -89,16 +91,12 @@ class SlidingWindowAttention(nn.Module):
                 new = key_mask[:, -x.shape[1] :]  # a hidden token is padding, and not stored
                 positions, key_mask = at.expand(new.shape).where(new, -1), None
             k, v, stored_at = cache.update(k, v, positions=positions)  # (B, H_kv, S, D)
-        mask = None  # a ring holds what its newest token sees
-        if cache is None or x.shape[1] > 1 or self.chunked or stored_at.ndim == 2:
-            mask = window_mask(at, stored_at, self.window, first=self.first,
-                               chunked=self.chunked, causal=causal)  # fmt: skip
-            mask = mask[:, None] if mask.ndim == 3 else mask  # (T, S) or (B, 1, T, S)
-        if key_mask is not None:
-            real = key_mask[:, stored_at] if stored_at.ndim == 1 else key_mask  # of those kept
-            real = real[:, None, None]  # (B, 1, 1, S)
-            mask = real if mask is None else mask & real
-        out, weights = attend_with_sinks(q, k, v, mask, self.sinks, return_weights)
+        if key_mask is not None and stored_at.ndim == 1:
+            key_mask = key_mask[:, stored_at]  # (B, S), of those kept
+        out, weights = attend_in_window(
+            q, k, v, at, stored_at, self.window, first=self.first, chunked=self.chunked,
+            causal=causal, key_mask=key_mask, sinks=self.sinks, return_weights=return_weights,
+        )  # fmt: skip
         out = self.o_proj(merge_heads(out))  # (B, T, d_model)
         return out if weights is None else (out, weights)
 
@@ -133,6 +131,58 @@ def window_mask(q_positions: Tensor, k_positions: Tensor, window: int, *, first:
     else:
         near = q - k < window
     return (near | (k < first)) & (k >= 0) & (k <= q)  # (.., T, S)
+
+
+def attend_in_window(
+    q: Tensor, k: Tensor, v: Tensor, q_positions: Tensor, k_positions: Tensor, window: int, *,
+    first: int = 0, chunked: bool = False, causal: bool = True, key_mask: Tensor | None = None,
+    sinks: Tensor | None = None, return_weights: bool = False,
+) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+    """Let new tokens attend to those of their windows, a block of queries at a time.
+
+    A block's queries see few keys, so a long prompt takes time and memory in proportion to its
+    length. Where sequences differ, and where weights are asked for, all keys are used at once.
+
+    Args:
+        q: queries, shape ``(B, H, T, D)``.
+        k: keys, shape ``(B, H_kv, S, D)``, in any order.
+        v: values, shape ``(B, H_kv, S, D)``.
+        q_positions: shape ``(T,)``, ascending, or ``(B, T)``.
+        k_positions: shape ``(S,)`` or ``(B, S)``; with one query, keys that it sees.
+        window: as in :func:`window_mask`, and so are ``first``, ``chunked`` and ``causal``.
+        first: first tokens that every query sees as well.
+        chunked: whether a query sees its chunk.
+        causal: whether later tokens are hidden.
+        key_mask: boolean, shape ``(B, S)``; False hides a key.
+        sinks: as in :func:`attend_with_sinks`.
+        return_weights: whether to return the weights.
+
+    Returns:
+        ``(out, weights)``: ``(B, H, T, D)``, and ``(B, H, T, S)`` or ``None``.
+    """
+    T, alike = q.shape[2], q_positions.ndim == k_positions.ndim == 1
+    size = max(window, BLOCK)
+    if alike and causal and size < T and not return_weights:
+        outs = []
+        for block, queries in zip(q_positions.split(size), q.split(size, dim=2), strict=True):
+            near = (k_positions > block[0] - window) & (k_positions <= block[-1])  # (S,)
+            near |= k_positions < first
+            real = None if key_mask is None else key_mask[:, near]
+            out, _ = attend_in_window(
+                queries, k[:, :, near], v[:, :, near], block, k_positions[near], window,
+                first=first, chunked=chunked, key_mask=real, sinks=sinks,
+            )  # fmt: skip
+            outs.append(out)  # (B, H, size, D)
+        return torch.cat(outs, dim=2), None
+    mask = None  # a ring holds what its newest token sees
+    if T > 1 or chunked or not alike or k.shape[2] > window + first:
+        mask = window_mask(q_positions, k_positions, window, first=first, chunked=chunked,
+                           causal=causal)  # fmt: skip
+        mask = mask if alike else mask[:, None]  # (T, S) or (B, 1, T, S)
+    if key_mask is not None:
+        real = key_mask[:, None, None]  # (B, 1, 1, S)
+        mask = real if mask is None else mask & real
+    return attend_with_sinks(q, k, v, mask, sinks, return_weights)
 
 
 def attend_with_sinks(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None,
@@ -261,19 +311,22 @@ class RingCache:
         k, v, T = k.detach(), v.detach(), k.shape[-2]
         if positions is not None or self._given is not None:
             return self.update_given(k, v, positions)
+        if T == 1:
+            row = self.seen
+            if row >= self.first:
+                row = self.first + (row - self.first) % self.ring
+            self._k[:, :, row : row + 1], self._v[:, :, row : row + 1] = k, v
+            self.seen += 1
+            return self._k[:, :, : self.kept], self._v[:, :, : self.kept], self.row_positions()
         new_at = torch.arange(self.seen, self.seen + T, device=k.device)
-        old, old_at = self.kept, self.row_positions()
-        if T > 1:
-            everything = (torch.cat([self._k[:, :, :old], k], dim=-2),
-                          torch.cat([self._v[:, :, :old], v], dim=-2),
-                          torch.cat([old_at, new_at]))  # fmt: skip
+        everything = (torch.cat([self._k[:, :, : self.kept], k], dim=-2),
+                      torch.cat([self._v[:, :, : self.kept], v], dim=-2),
+                      torch.cat([self.row_positions(), new_at]))  # fmt: skip
         stays = (new_at < self.first) | (new_at >= self.seen + T - self.ring)
         rows = self.rows_of(new_at[stays])
         self._k[:, :, rows], self._v[:, :, rows] = k[:, :, stays], v[:, :, stays]
         self.seen += T
-        if T > 1:
-            return everything
-        return self._k[:, :, : self.kept], self._v[:, :, : self.kept], self.row_positions()
+        return everything
 
     def update_given(self, k: Tensor, v: Tensor, positions: Tensor | None
                      ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
@@ -329,7 +382,7 @@ VARIANT = Variant(
     layer=SlidingWindowAttention,
     color="#E69F00",
     applies=lambda geometry: (
-        geometry.window is not None and geometry.n_window_layers == geometry.n_layers
+        geometry.n_window_layers == geometry.n_layers and geometry.kv_lora_rank is None
     ),
     cache_numbers=((1, ("n_kv_heads", "head_dim")), (1, ("n_kv_heads", "v_head_dim"))),
     geometry=lambda sizes: replace(

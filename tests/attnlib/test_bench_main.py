@@ -9,8 +9,11 @@ import torch
 from attnlib.bench import Rates, Row
 from attnlib.bench.results import parse_run
 from attnlib.costs import Geometry
+from attnlib.variants import VARIANTS
 
 command = importlib.import_module("attnlib.bench.__main__")
+ALL = len(VARIANTS)
+WITH_PARTS = ALL - 1  # a window has no "parts"
 RATES = Rates(1e9, 1e10, "cpu", "float32", 1, 2**20, 64)
 
 
@@ -32,7 +35,8 @@ def test_command_line_writes_all_numbers(tmp_path, capsys, monkeypatch):
     assert {"processor", "system", "python", "transformers"} <= set(facts)
     assert report["rates"] == RATES._asdict()
     assert Geometry(**report["geometries"]["MLA"]).kv_lora_rank == 64
-    wanted = [("decode", 3)] * 4 + [("decode", 6)] * 4 + [("prefill", 4)] * 8
+    wanted = [("decode", 3)] * ALL + [("decode", 6)] * ALL
+    wanted += [("prefill", 4)] * (ALL + WITH_PARTS)
     assert [(row["phase"], row["tokens"]) for row in report["rows"]] == wanted
     for entry in report["rows"]:
         ratio = entry.pop("ratio")
@@ -40,11 +44,11 @@ def test_command_line_writes_all_numbers(tmp_path, capsys, monkeypatch):
         assert entry["backend"]
         assert entry["batch_size"] == 2
     lines = out.splitlines()
-    assert sum(line.startswith(("decode  ", "prefill  ")) for line in lines) == 16
+    assert sum(line.startswith(("decode  ", "prefill  ")) for line in lines) == len(wanted)
     assert "round 1 of 1" in err
     assert "round" not in out
     assert [path.name for path in file.parent.iterdir()] == ["run.json"]
-    assert len(parse_run(file.read_text()).rows) == 16
+    assert len(parse_run(file.read_text()).rows) == len(wanted)
 
 
 def test_batch_sizes_may_be_several(tmp_path, capsys, monkeypatch):
@@ -54,8 +58,8 @@ def test_batch_sizes_may_be_several(tmp_path, capsys, monkeypatch):
     command.main(["--quick", "--tokens", "3", "--prefill", "4", "--steps", "1", "--no-compare",
                   "--batch-size", "1,2", "--json", str(file)])  # fmt: skip
     run = parse_run(file.read_text())
-    assert [row.batch_size for row in run.select("decode")] == [1] * 4 + [2] * 4
-    assert [row.batch_size for row in run.select("decode", batch_size=2)] == [2] * 4
+    assert [row.batch_size for row in run.select("decode")] == [1] * ALL + [2] * ALL
+    assert [row.batch_size for row in run.select("decode", batch_size=2)] == [2] * ALL
     with pytest.raises(ValueError, match=r"batch_size must be among \[1, 2\], got 3"):
         run.select("decode", batch_size=3)
 
@@ -72,7 +76,7 @@ def test_a_stopped_run_leaves_what_it_has(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         command.main(["--quick", "--tokens", "3", "--steps", "1", "--no-compare",
                       "--json", str(file)])  # fmt: skip
-    assert [row.phase for row in parse_run(file.read_text()).rows] == ["decode"] * 4
+    assert [row.phase for row in parse_run(file.read_text()).rows] == ["decode"] * ALL
 
 
 def test_what_failed_is_told_and_stored(tmp_path, capsys, monkeypatch):

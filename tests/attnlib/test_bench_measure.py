@@ -22,7 +22,7 @@ from attnlib.costs import Geometry, decode_cost, kv_cache_bytes, prefill_cost
 from attnlib.variants import VARIANTS, Variant, register, unregister
 
 RATES = Rates(1e9, 1e10, "cpu", "float32", 1, 2**20, 64)  # a slow machine, the same everywhere
-SMALL = bench.geometries(24, 6, 3, kv_lora_rank=10, qk_rope_head_dim=4)
+SMALL = bench.geometries(24, 6, 3, kv_lora_rank=10, qk_rope_head_dim=4, window=64)
 FUSED = "flash_attention_for_cpu"
 NEEDS_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -95,7 +95,7 @@ def test_the_cache_is_filled_in_parts(monkeypatch):
 
 def test_one_token_needs_no_past():
     """Catches a cache of no tokens."""
-    assert [row.tokens for row in rows_of(tokens=[1])] == [1] * 4
+    assert [row.tokens for row in rows_of(tokens=[1])] == [1] * len(SMALL)
 
 
 def test_variants_take_turns_in_random_order():
@@ -177,9 +177,10 @@ def test_a_failure_leaves_the_other_measurements(monkeypatch):
     lines = []
     rows = rows_of(tokens=[5], on_failure=lines.append)
     assert [row.variant for row in rows] == ["MHA", "MLA"]
-    assert lines == [
-        "decode, 5 tokens, batch 1, MQA, attnlib: out of memory",
+    assert sorted(lines) == [
         "decode, 5 tokens, batch 1, GQA, attnlib: RuntimeError: no kernel",
+        "decode, 5 tokens, batch 1, MQA, attnlib: out of memory",
+        "decode, 5 tokens, batch 1, SWA, attnlib: RuntimeError: no kernel",
     ]
     with pytest.raises(torch.cuda.OutOfMemoryError):
         rows_of(tokens=[5])
@@ -225,16 +226,8 @@ def test_prefill_memory_is_linear_in_the_prompt(variant):
         ({"steps": 0}, "steps must be an integer of at least 1, got 0"),
         ({"device": "abacus"}, "device must be cpu or cuda, got abacus"),
         (
-            {"geometries": {"MHA": Geometry(2, 6, 6, 4, d_model=24)}},
-            "geometries must have one layer each, got 2 in MHA",
-        ),
-        (
-            {
-                "geometries": {
-                    "MHA": Geometry(1, 6, 6, 4, d_model=24, window=8, n_window_layers=1)
-                }
-            },
-            "geometries must have no window, got 8 in MHA",
+            {"geometries": {"MLA": replace(SMALL["MLA"], window=8, n_window_layers=1)}},
+            "geometries must have no window, got 8 in MLA",
         ),
     ],
     ids=str,
@@ -290,7 +283,7 @@ def toy():
         title="Toy attention",
         layer=Windowed,
         color="#888888",
-        applies=lambda geometry: geometry.window is not None,
+        applies=lambda geometry: geometry.window == Windowed.window,
         cache_numbers=VARIANTS["GQA"].cache_numbers,
         geometry=window_of,
         from_geometry=lambda g, d_model, rope: Windowed(
@@ -304,7 +297,7 @@ def toy():
 
 def test_a_registered_variant_is_measured_without_a_change_here(toy):
     """Catches a benchmark that knows its variants by name, or needs to know their caches."""
-    layers = bench.geometries(24, 6, 3, kv_lora_rank=10, qk_rope_head_dim=4)
+    layers = bench.geometries(24, 6, 3, kv_lora_rank=10, qk_rope_head_dim=4, window=64)
     assert list(layers) == [*SMALL, "toy"]
     compare = find_spec("transformers") is not None
     decode = bench.measure_decode(layers, [9], rates=RATES, steps=1, compare=compare)
@@ -324,9 +317,9 @@ def test_a_registered_variant_is_measured_without_a_change_here(toy):
 
 def test_a_window_that_the_layer_lacks_is_refused(toy):
     """Catches a floor of a window beside the time of a layer that sees everything."""
-    other = replace(SMALL["GQA"], window=3, n_window_layers=1)
-    with pytest.raises(ValueError, match="geometries must have no window, got 3 in GQA"):
-        bench.measure_decode({"GQA": other}, [5], rates=RATES, steps=1)
+    other = replace(SMALL["MLA"], window=3, n_window_layers=1)
+    with pytest.raises(ValueError, match="geometries must have no window, got 3 in MLA"):
+        bench.measure_decode({"MLA": other}, [5], rates=RATES, steps=1)
 
 
 @pytest.mark.cuda

@@ -8,18 +8,19 @@ from attnlib import bench
 from attnlib.costs import Geometry, kv_cache_bytes
 from attnlib.variants import VARIANTS, build_layer
 
-SMALL = bench.geometries(24, 6, 3, kv_lora_rank=10, qk_rope_head_dim=4)
+SMALL = bench.geometries(24, 6, 3, kv_lora_rank=10, qk_rope_head_dim=4, window=5)
 
 
 def test_geometries_are_one_layer_of_each_variant():
     """Catches a wrong head count, and a geometry under another's name."""
     layers = bench.geometries()
-    assert list(layers) == ["MHA", "GQA", "MQA", "MLA"]
+    assert list(layers) == ["MHA", "GQA", "MQA", "MLA", "SWA"]
     for name, geometry in layers.items():
         assert geometry.variant == name
         assert (geometry.n_layers, geometry.n_heads, geometry.head_dim) == (1, 16, 128)
         assert geometry.d_model == 2048
-    assert [layers[name].n_kv_heads for name in layers] == [16, 4, 1, 16]
+    assert [layers[name].n_kv_heads for name in layers] == [16, 4, 1, 16, 4]
+    assert [layers[name].window for name in layers] == [None] * 4 + [1024]
     assert (layers["MLA"].kv_lora_rank, layers["MLA"].qk_rope_head_dim) == (512, 64)
 
 

@@ -38,6 +38,7 @@ from attnlib.costs import (
     prefill_flops,
     roofline_seconds,
 )
+from attnlib.variants import VARIANTS
 
 LAYERS, B, TOKENS, D_MODEL, H = 3, 2, 7, 48, 6  # all different
 LATENT = {"kv_lora_rank": 20, "qk_rope_head_dim": 10}
@@ -106,7 +107,7 @@ def test_results_are_exact_beyond_double_precision():
 
 def test_data_holds_each_variant_and_names_sizes_that_exist():
     sizes = CASES["MLA"][1].sizes()
-    assert set(CACHE_NUMBERS) == {"MHA", "GQA", "MQA", "MLA"}
+    assert set(CACHE_NUMBERS) == set(VARIANTS)
     assert evaluate([(2, ("n_heads", "v_head_dim")), (3, ())], sizes) == 2 * 6 * 5 + 3
     for polynomial in CACHE_NUMBERS.values():
         assert evaluate(polynomial, sizes) > 0
@@ -462,3 +463,34 @@ def test_sizes_from_numpy_or_torch_are_taken(kind):
 def test_a_size_of_another_kind_is_refused(kind):
     with pytest.raises(ValueError, match="tokens must be an integer of at least 1"):
         kv_cache_bytes(MODELS["Llama-3 8B"], kind(8))
+
+
+@pytest.mark.parametrize(
+    ("name", "pattern"),
+    [
+        ("Gemma-3 27B", "SSSSSF"),  # 62 layers: the last repetition is cut
+        ("Gemma-2 27B", "SF"),
+        ("gpt-oss-120b", "SF"),
+        ("Command A (03-2025)", "SSSF"),
+        ("Mistral 7B v0.1", "S"),
+    ],
+)
+def test_a_pattern_gives_the_layers_of_published_models(name, pattern):
+    """Catches a pattern that is not repeated, or whose last repetition is rounded."""
+    geometry = MODELS[name].geometry
+    bare = replace(geometry, window=None, n_window_layers=0)
+    assert costs.with_windows(bare, pattern, geometry.window) == geometry
+    assert costs.with_windows(bare, "F", 5) == bare
+
+
+@pytest.mark.parametrize(
+    ("pattern", "window", "message"),
+    [
+        ("", 4, "pattern must be letters S and F, such as SSSF, got ''"),
+        ("SLF", 4, "got 'SLF'"),
+        ("SF", 0, "window must be an integer of at least 1, got 0"),
+    ],
+)
+def test_bad_patterns(pattern, window, message):
+    with pytest.raises(ValueError, match=message):
+        costs.with_windows(Geometry(4, 6, 3, 4), pattern, window)

@@ -1,8 +1,7 @@
 """The registry, and the promise that the next variant is one file and one line.
 
-Sliding-window attention is a file of its own that nothing else names. Its cache is a ring of W
-entries. One line registers it here, with a short window, and then every generic test, the cost
-model and the benchmark meet it.
+A toy is registered here and nowhere else: a window so short that the generic tests leave it.
+Then every generic test, the cost model and the benchmark meet it.
 """
 
 import subprocess
@@ -29,14 +28,27 @@ from attnlib.variants import (
     variant_of,
 )
 
-WINDOW = 4
 TESTS = Path(__file__).parent
-TOY = replace(swa.VARIANT, geometry=lambda sizes: swa.VARIANT.geometry(with_window(sizes)))
+WINDOW = 3
 
 
-def with_window(sizes):
-    """The same sizes, with a window that short texts leave."""
-    return replace(sizes, window=WINDOW)
+class ToyAttention(swa.SlidingWindowAttention):
+    """The toy's layer."""
+
+
+TOY = replace(
+    swa.VARIANT,
+    name="TOY",
+    title="Toy attention",
+    layer=ToyAttention,
+    color="#888888",
+    applies=lambda geometry: geometry.window == WINDOW,
+    geometry=lambda sizes: swa.VARIANT.geometry(replace(sizes, window=WINDOW)),
+    from_geometry=lambda g, d_model, rope: ToyAttention(
+        d_model, g.n_heads, g.n_kv_heads, g.window, head_dim=g.head_dim, bias=g.o_bias,
+        rope=rope,
+    ),
+)  # fmt: skip
 
 
 def pytest_configure(config):
@@ -46,7 +58,7 @@ def pytest_configure(config):
 
 @pytest.fixture
 def toy():
-    """Sliding windows, registered for one test."""
+    """The toy, registered for one test."""
     register(TOY)
     yield TOY
     unregister(TOY.name)
@@ -65,7 +77,7 @@ GENERIC = [
 
 def test_a_variant_of_one_file_passes_every_generic_test():
     """Catches a test, a helper or a core that knows the variants of today by name."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "test_registry", "-k", "SWA",
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "test_registry", "-k", "TOY",
                "-p", "no:cacheprovider", *(str(TESTS / name) for name in GENERIC)]  # fmt: skip
     run = subprocess.run(command, cwd=TESTS, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stdout[-4000:] + run.stderr[-2000:]
@@ -86,8 +98,8 @@ def small_geometry():
 def test_a_registered_variant_is_in_the_cost_model(toy):
     """Catches a formula that is registered and not used."""
     geometry = small_geometry()
-    assert geometry.variant == "SWA"
-    assert "SWA" in CACHE_NUMBERS
+    assert geometry.variant == "TOY"
+    assert "TOY" in CACHE_NUMBERS
     assert kv_cache_bytes(geometry, 1000) == WINDOW * 2 * 3 * 4 * 2
     cache = build_layer(geometry).new_cache(1, 1000, dtype=torch.bfloat16)
     assert cache.nbytes == kv_cache_bytes(geometry, 1000)
@@ -100,19 +112,19 @@ def test_a_registered_variant_is_measured(toy):
     rows = measure_decode(layers, [8], rates=rates, steps=2)
     rows += measure_prefill(layers, [6], rates=rates, steps=2)
     text = table(rows)
-    assert sum("SWA" in line for line in text.splitlines()) == 2
-    assert "SWA" in rankings([row for row in rows if row.phase == "decode"])[8][0]
+    assert sum("TOY" in line for line in text.splitlines()) == 2
+    assert "TOY" in rankings([row for row in rows if row.phase == "decode"])[8][0]
 
 
 def test_a_removed_variant_leaves_nothing_behind(toy):
     """Catches a registry that the next test would see."""
-    unregister("SWA")
+    unregister("TOY")
     geometry = small_geometry()
-    assert geometry.variant == "GQA"
-    assert "SWA" not in VARIANTS
-    assert "SWA" not in CACHE_NUMBERS
-    with pytest.raises(ValueError, match="name must be one of MHA, GQA, MQA, MLA, got 'SWA'"):
-        unregister("SWA")
+    assert geometry.variant == "SWA"
+    assert "TOY" not in VARIANTS
+    assert "TOY" not in CACHE_NUMBERS
+    with pytest.raises(ValueError, match="SWA, got 'TOY'"):
+        unregister("TOY")
     register(TOY)  # the fixture removes it
 
 

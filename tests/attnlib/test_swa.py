@@ -1,12 +1,20 @@
 """Sliding windows: against a table of what is seen, against transformers, and in memory."""
 
+from collections import defaultdict
+
 import pytest
 import torch
 from helpers import relative_error
 
 from attnlib import Rope
 from attnlib.core import split_heads
-from attnlib.variants.swa import RingCache, SlidingWindowAttention, attend_with_sinks
+from attnlib.variants import swa
+from attnlib.variants.swa import (
+    RingCache,
+    SlidingWindowAttention,
+    attend_with_sinks,
+    window_mask,
+)
 
 D_MODEL, H, H_KV, D = 20, 6, 3, 4
 OPTIONS = [
@@ -208,6 +216,101 @@ def test_mistral_with_its_window():
     theirs = MistralAttention(config, 0).double().eval()
     theirs.load_state_dict(layer.state_dict())
     assert_equal_to(theirs, layer, 5)
+
+
+class NormedHeads(torch.nn.Module):
+    """A projection whose heads are normed afterwards, as Gemma 3 does with q and k."""
+
+    def __init__(self, projection, norm):
+        super().__init__()
+        self.projection, self.norm = projection, norm
+        self.in_features, self.weight = projection.in_features, projection.weight
+
+    def forward(self, x):
+        heads = self.projection(x).unflatten(-1, (-1, D))
+        return self.norm(heads).flatten(-2)
+
+
+def test_gemma_3_with_its_window_and_norms():
+    transformers = pytest.importorskip("transformers")
+    from transformers.models.gemma3.modeling_gemma3 import Gemma3Attention
+
+    config = transformers.Gemma3TextConfig(
+        hidden_size=24, num_attention_heads=H, num_key_value_heads=H_KV, head_dim=D,
+        sliding_window=5, layer_types=["sliding_attention"], num_hidden_layers=1,
+        attn_implementation="eager", query_pre_attn_scalar=D,
+    )  # fmt: skip
+    config.hidden_size = D_MODEL  # which it would refuse, since 6 does not divide it
+    layer = made(5)
+    theirs = Gemma3Attention(config, 0).double().eval()
+    theirs.load_state_dict(layer.state_dict(), strict=False)
+    for name in ("q", "k"):
+        norm = getattr(theirs, f"{name}_norm")
+        torch.nn.init.normal_(norm.weight, std=0.5)
+        projection = getattr(layer, f"{name}_proj")
+        setattr(layer, f"{name}_proj", NormedHeads(projection, norm))
+    assert_equal_to(theirs, layer, 5)
+
+
+@pytest.mark.parametrize("window", [1, 4, 9])
+def test_transformers_counts_the_querys_own_token(window):
+    """Catches a page that says so of a library that has changed."""
+    pytest.importorskip("transformers")
+    from transformers.masking_utils import chunked_overlay, sliding_window_overlay
+    from transformers.modeling_flash_attention_utils import _process_flash_attention_kwargs
+
+    at, none = torch.arange(9), torch.zeros(1, dtype=torch.long)
+    i, j = at[:, None], at
+    near = sliding_window_overlay(window)(0, 0, i, j) & (j <= i)
+    assert torch.equal(window_mask(at, at, window), near)
+    same = chunked_overlay(window, none)(0, 0, i, j) & (j <= i)
+    assert torch.equal(window_mask(at, at, window, chunked=True), same)
+    has = dict.fromkeys(("dropout_p", "window_size", "deterministic", "softcap"), True)
+    options = _process_flash_attention_kwargs(
+        9, 99, True, sliding_window=window, supports_mapping=defaultdict(bool, has)
+    )
+    assert options["window_size"][0] == window - 1  # FlashAttention counts earlier tokens
+
+
+def test_mimo_counts_tokens_before_the_querys_own():
+    """Its checkpoint says 128, which its makers' engine and transformers read as 129."""
+    transformers = pytest.importorskip("transformers")
+    if not hasattr(transformers, "MiMoV2FlashConfig"):
+        pytest.skip("this transformers does not have the model")
+    assert transformers.MiMoV2FlashConfig().sliding_window == 129
+    assert transformers.MiMoV2FlashConfig(sliding_window_size=128).sliding_window == 129
+
+
+@EVERY_OPTION
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_long_prompt_goes_block_by_block(options, cached, monkeypatch):
+    """Catches a block that misses old keys, first tokens or the edge of a chunk."""
+    monkeypatch.setattr(swa, "BLOCK", 6)
+    layer, x = made(4, **options), hidden(2, 31)
+    real = torch.ones(2, 31, dtype=torch.bool)
+    real[1, 3:5] = False
+    for key_mask in (None, real):
+        visible = seen(31, 4, **options)
+        if key_mask is not None:
+            visible = visible & key_mask[:, None, None]
+        expected, _ = by_table(layer, x, visible)
+        cache = layer.new_cache(2, 31) if cached else None
+        sizes, parts, start = ([5, 20, 6] if cached else [31]), [], 0
+        for part in x.split(sizes, dim=1):
+            start += part.shape[1]
+            mask = None if key_mask is None else key_mask[:, :start]
+            parts.append(layer(part, cache, key_mask=mask))
+        assert (torch.cat(parts, dim=1) - expected)[real].abs().max() < 1e-12
+
+
+def test_gradients_flow_through_the_blocks(monkeypatch):
+    layer, x = made(4, sinks=True), hidden(1, 31)
+    layer.requires_grad_(True)
+    whole = torch.autograd.grad(layer(x).square().sum(), list(layer.parameters()))
+    monkeypatch.setattr(swa, "BLOCK", 5)
+    parts = torch.autograd.grad(layer(x).square().sum(), list(layer.parameters()))
+    for got, expected in zip(parts, whole, strict=True):
+        torch.testing.assert_close(got, expected)
 
 
 # What is refused

@@ -13,6 +13,7 @@ from attnlib.variants import VARIANTS, Sizes
 # All different, so that swapped axes cannot cancel; H * D is not D_MODEL either.
 B, T, H, H_KV, D, D_MODEL = 5, 7, 6, 3, 4, 22
 G = H // H_KV
+WINDOW = 4  # texts of T tokens leave it
 LATENT = {"kv_lora_rank": 13, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 9}
 # The same with values wider than keys, and a latent for the queries.
 Q_LATENT = {**LATENT, "v_head_dim": 15, "q_lora_rank": 14}
@@ -39,7 +40,8 @@ ROPES = [None, Rope(base=500.0, interleaved=True), Rope()]
 
 def small(name):
     """The geometry of a small layer of a registered variant."""
-    sizes = Sizes(H * D, H, H_KV, LATENT["kv_lora_rank"], LATENT["qk_rope_head_dim"])
+    latent = LATENT["kv_lora_rank"], LATENT["qk_rope_head_dim"]
+    sizes = Sizes(H * D, H, H_KV, *latent, window=WINDOW)
     return replace(VARIANTS[name].geometry(sizes), d_model=D_MODEL)
 
 
