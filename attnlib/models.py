@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.resources import files
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from attnlib.costs import Geometry
 from attnlib.layers import LayerKind, kinds_from, kinds_of
 
-VARIANTS = ("MHA", "MQA", "GQA", "MLA")
+VARIANTS = ("MHA", "MQA", "GQA", "MLA", "SWA")
 
 #: What a source names, as a pattern, and the public page that it means.
 PAGES = (
@@ -88,12 +88,9 @@ class Model:
 
     @property
     def variant(self) -> str:
-        """How heads share keys and values, in the layers that see the most if layers differ.
-
-        A window is another matter, and one of the :attr:`traits`.
-        """
+        """The variant, or that of the layers that see the most, if layers differ."""
         if self.geometry is not None:
-            return replace(self.geometry, window=None, n_window_layers=0).variant
+            return self.geometry.variant
         attending = [kind for kind in self.kinds if kind.attends]
         kind = min(
             attending, key=lambda kind: kind.window is not None or kind.chunk is not None
@@ -215,7 +212,7 @@ def models_of(variant: str) -> list[Model]:
     """Return the models of one variant.
 
     Args:
-        variant: ``"MHA"``, ``"MQA"``, ``"GQA"`` or ``"MLA"``.
+        variant: ``"MHA"``, ``"MQA"``, ``"GQA"``, ``"MLA"`` or ``"SWA"``.
 
     Returns:
         The models, in the table's order.

@@ -13,7 +13,7 @@ from attnlib.variants import VARIANTS
 # By place in the registry, in matplotlib's notation; JavaScript draws the same shapes by the
 # same names. A ninth variant would begin again with the first marker, in its own colour.
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p")
-LINES = ("-", "--", ":", "-.")
+LINES = ("-", "--", ":", "-.", "-..")
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,11 @@ class Appearance:
     color: str
     marker: str
     line: str
+
+    @property
+    def linestyle(self) -> str | tuple[int, tuple[int, ...]]:
+        """The line for matplotlib, which has no name for a dash and two dots."""
+        return (0, (6, 2, 1, 2, 1, 2)) if self.line == "-.." else self.line
 
 
 def appearances() -> dict[str, Appearance]:

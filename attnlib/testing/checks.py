@@ -25,8 +25,10 @@ from attnlib.testing.probes import (
     alike,
     another_order,
     by_head,
+    first_of,
     fresh,
     has_cache,
+    has_sinks,
     hidden,
     in_steps,
     influence,
@@ -228,11 +230,11 @@ def reach(layer: nn.Module, reference: nn.Module | None = None) -> str:
     """Changing a token changes its own output and every later one.
 
     In a layer with a window of W keys, the outputs of the W - 1 tokens after it change, and no
-    others.
+    others, unless it is one of the first tokens that are always seen.
     """
-    moved, window = influence(layer), window_of(layer)  # (T, T), and keys a query may see
+    moved, window, first = influence(layer), window_of(layer), first_of(layer)  # moved: (T, T)
     pairs = [(s, t) for s in range(TOKENS) for t in range(s, TOKENS)]
-    near = [(s, t) for s, t in pairs if t - s < window]
+    near = [(s, t) for s, t in pairs if t - s < window or s < first]
     cut = [(s, t) for s, t in near if moved[s, t] <= TOLERANCE]
     if cut:
         s, t = max(cut, key=lambda pair: pair[1] - pair[0])
@@ -242,7 +244,7 @@ def reach(layer: nn.Module, reference: nn.Module | None = None) -> str:
             "tokens were cut apart, mostly by a view without a transpose, or the mask hides"
             " keys that may be seen.",
         )
-    far = [(s, t) for s, t in pairs if t - s >= window and moved[s, t] > TOLERANCE]
+    far = [(s, t) for s, t in pairs if (s, t) not in near and moved[s, t] > TOLERANCE]
     if far:
         s, t = min(far, key=lambda pair: pair[1] - pair[0])
         raise BrokenError(
@@ -253,7 +255,8 @@ def reach(layer: nn.Module, reference: nn.Module | None = None) -> str:
         )
     if window == TOKENS:
         return f"all {len(pairs)} pairs: each token moves its own output and the later ones"
-    return f"all {len(near)} pairs within a window of {window}, and none further apart"
+    known = f" or with the first {first}" if first else ""
+    return f"all {len(near)} pairs within a window of {window}{known}, and none further apart"
 
 
 @check("permutation")
@@ -301,18 +304,25 @@ def permutation(layer: nn.Module, reference: nn.Module | None = None) -> str:
 
 @check("rows sum to one")
 def rows_sum_to_one(layer: nn.Module, reference: nn.Module | None = None) -> str:
-    """The weights of each query are not negative and sum to 1."""
+    """The weights of each query are not negative and sum to 1.
+
+    In a layer with learned sinks they sum to less, because a sink takes the rest.
+    """
     layer = prepared(layer)
     needs(layer, "return_weights")
     sums = weights_of(layer, hidden(layer)).sum(dim=-1)  # (B, H, T)
     low, high = sums.min().item(), sums.max().item()
-    if max(abs(low - 1), abs(high - 1)) < TOLERANCE:
+    if has_sinks(layer) and low > 0 and high < 1 - TOLERANCE:
+        return f"all {sums.numel()} rows, with what the sinks take"
+    if not has_sinks(layer) and max(abs(low - 1), abs(high - 1)) < TOLERANCE:
         return f"all {sums.numel()} rows"
-    raise BrokenError(
-        f"rows sum to between {low:.3f} and {high:.3f}",
+    hint = (
         "weights were changed after the softmax (a mask or a scale), or the softmax runs over"
-        " the queries instead of the keys.",
+        " the queries instead of the keys."
     )
+    if has_sinks(layer):
+        hint = "the layer has sinks, which have to take a part of each row. Or " + hint
+    raise BrokenError(f"rows sum to between {low:.3f} and {high:.3f}", hint)
 
 
 @check("cached = uncached")
@@ -408,6 +418,8 @@ def padding(layer: nn.Module, reference: nn.Module | None = None) -> str:
     """A padded sequence gives the outputs that it gives alone."""
     layer = prepared(layer)
     needs(layer, "key_mask")
+    if first_of(layer):
+        raise NotAskedError("with padding on the left, the first tokens are padding")
     x, (pads, real) = hidden(layer), left_padded()
     out = output(layer, x, key_mask=real, finite=False)  # rows of padding may be NaN
     alone = [output(layer, x[b : b + 1, n:]) for b, n in enumerate(pads)]

@@ -324,6 +324,16 @@ def window_of(layer: nn.Module) -> int:
     return min(window, TOKENS)
 
 
+def first_of(layer: nn.Module) -> int:
+    """First tokens that each query sees besides its window: the attribute ``first``, or 0."""
+    return declared_size(layer, ("first",)) or 0
+
+
+def has_sinks(layer: nn.Module) -> bool:
+    """Whether the layer has learned sinks, which take weight: the attribute ``sinks``."""
+    return isinstance(getattr(layer, "sinks", None), Tensor)
+
+
 def order_matters_to(layer: nn.Module) -> bool:
     """Whether the order of the tokens matters to the layer, as with RoPE."""
     known = overrides_of(layer).order_matters

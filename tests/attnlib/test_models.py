@@ -99,10 +99,8 @@ def test_names_are_found_and_wrong_ones_told_what_is_near():
     assert "LLAMA" not in MODELS
     assert MODELS.get("LLAMA") is None
     assert str(UnknownModelError("as it is")) == "as it is"
-    with pytest.raises(
-        ValueError, match="variant must be one of MHA, MQA, GQA, MLA, got 'SWA'"
-    ):
-        models_of("SWA")
+    with pytest.raises(ValueError, match="variant must be one of MHA, .*, got 'TPA'"):
+        models_of("TPA")
 
 
 def test_the_table_says_how_many_models_it_has():

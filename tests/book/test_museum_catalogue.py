@@ -18,6 +18,7 @@ from attnlib.book.museum import (
     ReferenceAttention,
     ReferenceLatentAttention,
     ReferenceSteps,
+    ReferenceWindowAttention,
     matrix,
 )
 from attnlib.book.museum.bug import named
@@ -49,7 +50,9 @@ def reference_verdicts(bug):
     key = bug.reference, repr(bug.arguments)
     if key not in VERDICTS:
         reports = check_layer(bug.build_reference(), bug.build_reference())
-        VERDICTS[key] = {report.verdict for report in reports}
+        not_asked = [report.check for report in reports if report.verdict == NOT_ASKED]
+        assert not_asked == (["padding"] if "first" in bug.arguments else [])
+        VERDICTS[key] = {report.verdict for report in reports} - {NOT_ASKED}
     return VERDICTS[key]
 
 
@@ -82,6 +85,17 @@ TELLING = {
     "cache of expanded heads": ({"cache bytes"}, set(CHECKS) - {"cache bytes"}),
     "one memory for all sequences": ({"batch = its rows"}, {"equals the reference"}),
     "latent cached before norm": ({"cached = uncached"}, {"equals the reference"}),
+    "window of W + 1 keys": ({"reach"}, {"cached = uncached", "padding"}),
+    "chunks for a sliding window": ({"reach", "padding"}, {"cached = uncached"}),
+    "another layer's window": (
+        {"equals the reference", "cache bytes"},
+        {"reach", "cached = uncached"},
+    ),
+    "chunk overwrites the ring": ({"cached = uncached"}, {"reach", "equals the reference"}),
+    "RoPE by rows, not tokens": ({"cached = uncached"}, {"permutation", "padding"}),
+    "first tokens overwritten": ({"cached = uncached"}, {"reach", "cache bytes"}),
+    "sink lost in the fused path": ({"gradients"}, {"rows sum to one", "cached = uncached"}),
+    "sink of 0 for no sink": ({"rows sum to one"}, {"scale", "cached = uncached"}),
 }
 
 
@@ -123,7 +137,7 @@ def test_names_of_checks_do_not_break_at_the_end_of_a_line():
 
 def test_bugs_differ():
     """Catches an exhibit that stands twice."""
-    assert len({bug.layer for bug in BUGS.values()}) == len(BUGS) == 23
+    assert len({bug.layer for bug in BUGS.values()}) == len(BUGS) == 31
     assert all(name == bug.name for name, bug in BUGS.items())
     assert all(issubclass(bug.layer, nn.Module) for bug in BUGS.values())
     assert {bug.reference for bug in BUGS.values()} == set(SIZES)
@@ -133,7 +147,11 @@ def test_every_wrong_layer_of_the_module_is_shown():
     """Catches a class that is written and not entered."""
     layers = {
         layer
-        for reference in (ReferenceAttention, ReferenceLatentAttention)
+        for reference in (
+            ReferenceAttention,
+            ReferenceLatentAttention,
+            ReferenceWindowAttention,
+        )
         for layer in reference.__subclasses__()
         if layer.__module__ == "attnlib.book.museum.catalogue"
     }
@@ -149,7 +167,9 @@ def test_a_bug_has_its_reference_and_its_arguments(name):
     assert type(right) is bug.reference
     assert isinstance(wrong, type(right))
     for argument, value in bug.arguments.items():
-        assert getattr(wrong, argument) == getattr(right, argument) == value
+        for layer in (wrong, right):
+            known = getattr(layer, argument)
+            assert (known is not None if argument == "sinks" else known) == value
 
 
 def test_labels_say_what_happens_and_why():

@@ -16,6 +16,7 @@ from attnlib.book.museum import (
     BUGS,
     LEAST_LOSS,
     ReferenceLatentAttention,
+    ReferenceWindowAttention,
     Settings,
     run_training,
     train_with,
@@ -74,6 +75,11 @@ def test_a_bug_fits_the_small_model_and_so_does_its_right_layer(name):
         assert layer.n_heads == bug.arguments.get("n_heads", 4)
         if bug.reference is not ReferenceLatentAttention:
             assert layer.n_kv_heads == (layer.n_heads if "n_kv_heads" in bug.arguments else 2)
+        if bug.reference is ReferenceWindowAttention:
+            neighbour = layer is wrong and name == "another layer's window"
+            assert layer.window == (None if layer.index == 5 and not neighbour else PERIOD)
+            assert layer.first == bug.arguments.get("first", 0)
+            assert (layer.sinks is not None) == bug.arguments.get("sinks", False)
 
 
 def test_weights_of_the_right_layer_show_what_training_hides():

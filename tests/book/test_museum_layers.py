@@ -25,8 +25,11 @@ from attnlib.book.museum import (
     ReferenceAttention,
     ReferenceCache,
     ReferenceLatentAttention,
+    ReferenceRing,
+    ReferenceWindowAttention,
 )
-from attnlib.testing import HOLDS, check_layer
+from attnlib.testing import HOLDS, NOT_ASKED, check_layer
+from attnlib.variants.swa import SlidingWindowAttention
 
 PAIRS = {
     **{
@@ -52,6 +55,27 @@ PAIRS = {
         lambda: attnlib.MultiHeadLatentAttention(
             D_MODEL, H, **Q_LATENT, rope=Rope(interleaved=True)
         ),
+    ),
+    **{
+        f"window of {window}, {options}": (
+            lambda w=window, o=options: ReferenceWindowAttention(
+                D_MODEL, H, 2, w, head_dim=D, **o
+            ),
+            lambda w=window, o=options: SlidingWindowAttention(
+                D_MODEL, H, 2, w, head_dim=D, **o
+            ),
+        )
+        for window, options in (
+            (3, {}),
+            (1, {"rope": Rope(base=500.0)}),
+            (3, {"first": 2, "rope": Rope()}),
+            (5, {"sinks": True}),
+            (2, {"sinks": True, "first": 1, "rope": Rope(interleaved=True)}),
+        )
+    },
+    "sixth layer, which has no window": (
+        lambda: ReferenceWindowAttention(D_MODEL, H, 2, 3, head_dim=D, rope=Rope(), index=5),
+        lambda: attnlib.GroupedQueryAttention(D_MODEL, H, 2, head_dim=D, rope=Rope()),
     ),
 }
 
@@ -80,7 +104,7 @@ def test_reference_layers_equal_the_library(pair):
 def test_reference_caches_equal_the_library(pair):
     """Catches a cache that keeps the wrong rows, at each split and with padding."""
     x, key_mask = hidden(), left_padding([0, 1, 2, 3, 4], T)
-    for sizes in ([3, 4], [1] * T, [5, 1, 1]):
+    for sizes in ([3, 4], [1] * T, [5, 1, 1], [1, 1, 5]):
         caches, end = [layer.new_cache(B, T + 2) for layer in pair], 0
         for step in x.split(sizes, dim=1):
             end += step.shape[1]
@@ -96,7 +120,12 @@ def test_reference_caches_equal_the_library(pair):
 def test_reference_layers_pass_every_check(pair):
     """Catches a check that takes a right layer for a wrong one."""
     reference, library = pair
-    assert {report.verdict for report in check_layer(reference, library)} == {HOLDS}
+    verdicts = {report.check: report.verdict for report in check_layer(reference, library)}
+    if getattr(reference, "first", 0):  # of a row with padding, the first tokens are padding
+        assert verdicts.pop("padding") == NOT_ASKED
+    if getattr(reference, "window", None) in (1, 2):  # too few keys to ask about
+        verdicts = {name: found for name, found in verdicts.items() if found != NOT_ASKED}
+    assert {*verdicts.values()} == {HOLDS}
 
 
 def test_reference_layers_declare_what_the_library_declares(pair):
@@ -104,6 +133,8 @@ def test_reference_layers_declare_what_the_library_declares(pair):
     reference, library = pair
     for name in ("n_heads", "n_kv_heads", "rope"):
         assert getattr(reference, name) == getattr(library, name), name
+    for name, none in (("window", None), ("first", 0)):
+        assert getattr(reference, name, none) == getattr(library, name, none), name
 
 
 def test_kv_heads_and_the_width_of_heads_may_be_left_out():
@@ -122,3 +153,38 @@ def test_a_cache_hands_back_what_was_stored():
     assert torch.equal(stored[:, :, 2], 10 * new[:, :, 0])
     assert not stored.requires_grad
     assert (cache.seen, cache.nbytes) == (3, 2 * 24 * 4)
+
+
+def test_a_ring_hands_back_what_it_holds_and_where_it_stood():
+    """Catches a row that is read before it is filled, or under its earlier position."""
+    ring = ReferenceRing([torch.zeros(2, 3, 4), torch.zeros(2, 3, 4)])
+    assert ring.held()[0].shape == (2, 2, 0, 4)
+    new = torch.arange(80.0).reshape(2, 2, 5, 4).requires_grad_()
+    ring.store(new[:, :, :2], [0, 1])
+    entries, at = ring.held()
+    assert torch.equal(entries, new[:, :, :2]) and at.tolist() == [0, 1]
+    ring.store(new[:, :, 2:], [2, 1, 2])
+    entries, at = ring.held()
+    assert torch.equal(entries, new[:, :, [0, 3, 4]]) and at.tolist() == [0, 3, 4]
+    assert not entries.requires_grad
+    assert (ring.seen, ring.nbytes) == (5, 2 * 24 * 4)
+
+
+def test_checks_see_what_a_window_layer_declares():
+    """Catches a check that ignores sinks, or the first tokens that every query sees."""
+    reports = {
+        name: {report.check: report for report in check_layer(layer)}
+        for name, layer in {
+            "sinks": ReferenceWindowAttention(D_MODEL, H, 2, 3, head_dim=D, sinks=True),
+            "first": ReferenceWindowAttention(D_MODEL, H, 2, 3, head_dim=D, first=2),
+        }.items()
+    }
+    assert "what the sinks take" in reports["sinks"]["rows sum to one"].found
+    assert "or with the first 2" in reports["first"]["reach"].found
+
+
+def test_a_sink_that_takes_no_weight_is_noticed():
+    layer = ReferenceWindowAttention(D_MODEL, H, 2, 3, head_dim=D, sinks=True)
+    layer.sink_logits = lambda: None
+    (report,) = check_layer(layer, checks=["rows sum to one"])
+    assert not report and "the layer has sinks" in report.hint

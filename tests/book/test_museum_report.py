@@ -43,7 +43,11 @@ def test_each_check_earns_its_place():
 
 def test_what_some_checks_catch_together():
     reach, gradients = caught_by(("reach",)), caught_by(("gradients",))
-    assert reach == ["split and merged by view"]
+    assert reach == [
+        "split and merged by view",
+        "window of W + 1 keys",
+        "chunks for a sliding window",
+    ]
     assert set(caught_by(("reach", "gradients"))) == {*reach, *gradients}
     assert caught_by(()) == []
 
@@ -92,6 +96,7 @@ def test_rooms_have_all_bugs_in_their_order():
         "Positions",
         "Caches",
         "Latents",
+        "Windows and sinks",
     ]
 
 
@@ -182,7 +187,7 @@ def test_equality_in_every_use_misses_nothing_but_bytes():
         wrong, right = bug.pair()
         x = hidden(right)
         uses = (
-            (layer(x), in_steps(layer, x, [3, 1, 3]), layer(x, key_mask=real))
+            (layer(x), in_steps(layer, x, [3, 1, 1, 2]), layer(x, key_mask=real))
             for layer in (wrong, right)
         )
         if all(torch.allclose(a, b) for a, b in zip(*uses, strict=True)):

@@ -4,7 +4,7 @@
 and :func:`training` what the losses of small models show of them.
 """
 
-from attnlib.book.museum.bug import COLUMNS, GROUPED, LATENT, SIZES, Bug
+from attnlib.book.museum.bug import COLUMNS, GROUPED, LATENT, SIZES, WINDOWED, Bug
 from attnlib.book.museum.catalogue import BUGS
 from attnlib.book.museum.experiment import (
     LEAST_LOSS,
@@ -20,7 +20,9 @@ from attnlib.book.museum.layers import (
     ReferenceAttention,
     ReferenceCache,
     ReferenceLatentAttention,
+    ReferenceRing,
     ReferenceSteps,
+    ReferenceWindowAttention,
 )
 from attnlib.book.museum.report import caught_by, marks, matrix, rooms, smallest_sets, table
 
@@ -31,13 +33,16 @@ __all__ = [
     "LATENT",
     "LEAST_LOSS",
     "SIZES",
+    "WINDOWED",
     "Bug",
     "BugRun",
     "Losses",
     "ReferenceAttention",
     "ReferenceCache",
     "ReferenceLatentAttention",
+    "ReferenceRing",
     "ReferenceSteps",
+    "ReferenceWindowAttention",
     "Settings",
     "Training",
     "caught_by",

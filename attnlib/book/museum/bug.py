@@ -14,6 +14,7 @@ from attnlib.book.museum.layers import (
     ReferenceAttention,
     ReferenceLatentAttention,
     ReferenceSteps,
+    ReferenceWindowAttention,
 )
 from attnlib.testing import FAILS, NOT_ASKED, Reports, alike, check_layer
 
@@ -26,11 +27,13 @@ LATENT = {
     "d_model": 22, "n_heads": 6, "kv_lora_rank": 13, "qk_nope_head_dim": 8,
     "qk_rope_head_dim": 4, "v_head_dim": 9,
 }  # fmt: skip
+WINDOWED = {"d_model": 22, "n_heads": 6, "n_kv_heads": 2, "head_dim": 4, "window": 3}
 
 #: Sizes of the museum's layers, by the reference layer.
 SIZES: dict[type[ReferenceSteps], Mapping[str, int]] = {
     ReferenceAttention: GROUPED,
     ReferenceLatentAttention: LATENT,
+    ReferenceWindowAttention: WINDOWED,
 }
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from attnlib.book.museum.bug import Bug
@@ -18,11 +19,12 @@ from attnlib.book.museum.layers import (
     ReferenceCache,
     ReferenceLatentAttention,
     ReferenceSteps,
+    ReferenceWindowAttention,
 )
 from attnlib.rope import Rope, apply_rope, rope_angles
 
 SHAPES, SCALE, POSITIONS = "Shapes that lie", "Scale and mask", "Positions"
-CACHES, LATENTS = "Caches", "Latents"
+CACHES, LATENTS, WINDOWS = "Caches", "Latents", "Windows and sinks"
 
 Layer = TypeVar("Layer", bound=type[ReferenceSteps])
 
@@ -563,3 +565,172 @@ class LostRotaryKey(ReferenceLatentAttention):
         """Allocate an empty cache: a latent and a rotary key per token."""
         shape = (capacity, self.kv_lora_rank)
         return self.memory(shape, batch_size)
+
+
+# Windows and sinks.
+
+
+@exhibit(
+    "window of W + 1 keys",
+    room=WINDOWS,
+    symptom="Nothing shows until a text is longer than W. Then outputs are slightly off.",
+    cause="W counts the query's own token, so the distance has to be less than W",
+    threads=(
+        "huggingface/transformers/issues/39408",
+        "zml/zml/pull/763",
+    ),
+)
+class WiderWindow(ReferenceWindowAttention):
+    """A query sees W earlier tokens besides its own."""
+
+    def sees(self, queries, keys):
+        """Say which earlier keys each query sees, by positions (T, 1) and (S,): (T, S)."""
+        if self.window is None:
+            return keys >= 0
+        return (queries - keys <= self.window) | (keys < self.first)
+
+
+@exhibit(
+    "chunks for a sliding window",
+    room=WINDOWS,
+    symptom="At some places of the text, a token sees almost nothing of what came before it.",
+    cause="the text is cut every W tokens, instead of a window that moves with the query",
+    threads=(
+        "mit-han-lab/streaming-vlm/issues/18",
+        "mit-han-lab/duo-attention/issues/3",
+    ),
+)
+class CutWindow(ReferenceWindowAttention):
+    """A query sees the tokens of its chunk."""
+
+    def sees(self, queries, keys):
+        """Say which earlier keys each query sees, by positions (T, 1) and (S,): (T, S)."""
+        if self.window is None:
+            return keys >= 0
+        return (queries // self.window == keys // self.window) | (keys < self.first)
+
+
+@exhibit(
+    "another layer's window",
+    room=WINDOWS,
+    symptom="Every layer does what it says, and the model forgets what was far back.",
+    cause="layers are numbered from 0, so that every sixth is 5, 11, 17 and not 0, 6, 12",
+    threads=(
+        "NVIDIA-NeMo/Megatron-Bridge/pull/4875",
+        "huggingface/transformers/issues/35896",
+    ),
+    arguments={"index": 5},
+)
+class NeighboursWindow(ReferenceWindowAttention):
+    """The layer after the one meant sees all tokens."""
+
+    def window_of(self, window: int, index: int) -> int | None:
+        """Say how many tokens a layer sees; None = all."""
+        return None if index % 6 == 0 else window
+
+
+@exhibit(
+    "chunk overwrites the ring",
+    room=WINDOWS,
+    symptom="One token at a time works. A prompt that is read in one call gives garbage.",
+    cause="new tokens are stored first, and the last ones replace what the first still see",
+    threads=(
+        "Lightning-AI/litgpt/issues/2182",
+        "lablup/mlxcel/issues/678",
+    ),
+)
+class OverwrittenChunk(ReferenceWindowAttention):
+    """Several new tokens see only what is in the ring after the last of them."""
+
+    def cache_kv(self, cache, k, v):
+        """Store the new keys and values; return those and the earlier ones, with positions."""
+        if cache is None:
+            return self.repeat_kv(k), self.repeat_kv(v), torch.arange(k.shape[2])
+        new = torch.stack([k, v], dim=1)  # (B, 2, H_kv, T, D)
+        positions = range(cache.seen, cache.seen + k.shape[2])
+        cache.store(new, self.rows(positions))
+        held, at = cache.held()
+        k, v = held.unbind(1)  # (B, H_kv, S, D)
+        return self.repeat_kv(k), self.repeat_kv(v), at
+
+
+@exhibit(
+    "RoPE by rows, not tokens",
+    room=WINDOWS,
+    symptom="Generated text is right until the ring is full, and then falls apart.",
+    cause="positions are counted in kept rows, whose number stops at W",
+    threads=(
+        "rajveer43/VeloxQuant-MLX/issues/389",
+        "rajveer43/VeloxQuant-MLX/issues/171",
+    ),
+    arguments={"rope": Rope()},
+)
+class RowRotation(ReferenceWindowAttention):
+    """New tokens are rotated by the number of tokens that are kept."""
+
+    def rotate(self, q, k, start):
+        """Turn queries and keys by their positions, which begin at ``start``."""
+        if self.rope is None:
+            return q, k
+        start = min(start, self.window)  # rows that are filled
+        positions = torch.arange(start, start + q.shape[2])
+        cos, sin = rope_angles(positions, q.shape[-1], base=self.rope.base)
+        q = apply_rope(q, cos, sin, interleaved=self.rope.interleaved)
+        return q, apply_rope(k, cos, sin, interleaved=self.rope.interleaved)
+
+
+@exhibit(
+    "first tokens overwritten",
+    room=WINDOWS,
+    symptom="A long conversation works until the ring is full, and then turns to garbage.",
+    cause="the ring comes round to the rows of the first tokens, which were to be kept",
+    threads=("lmstudio-ai/mlx-engine/issues/179",),
+    arguments={"first": 1},
+)
+class LostFirst(ReferenceWindowAttention):
+    """The rows of the first tokens are used again like all others."""
+
+    def rows(self, positions: range) -> list[int]:
+        """Say in which row of the ring each position is stored."""
+        if self.window is None:
+            return list(positions)
+        first, ring = self.first, self.window
+        return [p % (first + ring) for p in positions]
+
+
+@exhibit(
+    "sink lost in the fused path",
+    room=WINDOWS,
+    symptom="Plots of the weights show a sink, and the outputs are made without it.",
+    cause="the kernel gets no sinks, and weights are computed on another path",
+    threads=(
+        "ikawrakow/ik_llama.cpp/pull/2087",
+        "vllm-project/vllm/pull/52148",
+    ),
+    arguments={"sinks": True},
+)
+class FusedWithoutSink(ReferenceWindowAttention):
+    """Sinks take weight only if the weights are asked for."""
+
+    def attend(self, q, k, v, mask, return_weights):
+        """Mix the values that each query may see: (B, H, T, D), and the weights."""
+        if not return_weights:
+            return F.scaled_dot_product_attention(q, k, v, mask).nan_to_num(0.0), None
+        weights = self.attention_weights(q, k, mask)
+        return weights @ v, weights
+
+
+@exhibit(
+    "sink of 0 for no sink",
+    room=WINDOWS,
+    symptom="Published weights give outputs that are too small, in layers without a sink.",
+    cause="a logit of 0 takes weight like any other; without a sink it is minus infinity",
+    threads=("kyegomez/AttentionIsOFFByOne/issues/1",),
+    arguments={"index": 5},
+)
+class ZeroSink(ReferenceWindowAttention):
+    """A layer without sinks gets sinks of 0."""
+
+    def sink_logits(self) -> Tensor | None:
+        """Return the logit of each head's sink, (H,), or None."""
+        return self.o_proj.weight.new_zeros(self.n_heads) if self.sinks is None else self.sinks

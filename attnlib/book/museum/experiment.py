@@ -35,6 +35,7 @@ from attnlib.book.museum.layers import (
     ReferenceAttention,
     ReferenceLatentAttention,
     ReferenceSteps,
+    ReferenceWindowAttention,
 )
 from attnlib.checks import check_size
 from attnlib.labs.model import TinyLM
@@ -55,6 +56,13 @@ SMALL: dict[type[ReferenceSteps], Mapping[str, object]] = {
         "qk_nope_head_dim": 8,
         "qk_rope_head_dim": 8,
         "v_head_dim": 8,
+    },
+    ReferenceWindowAttention: {
+        "d_model": D_MODEL,
+        "n_heads": 4,
+        "n_kv_heads": 2,
+        "rope": Rope(),
+        "window": PERIOD,
     },
 }
 
@@ -279,16 +287,18 @@ def small_layer(bug: Bug, *, right: bool = False) -> nn.Module:
         right: whether to return the same layer without the bug.
 
     Returns:
-        A layer with the rotation and the proportion of heads of the museum's layer: a KV head
-        per query head where the bug is shown so, else one for two query heads.
+        A layer with the rotation, the sinks and the proportion of heads of the museum's layer:
+        a KV head per query head where the bug is shown so, else one for two query heads. A
+        window is as long as the pattern.
     """
     arguments = dict(SMALL[bug.reference])
     if "n_heads" in bug.arguments:
         arguments["n_heads"] = bug.arguments["n_heads"]
     if "n_kv_heads" in bug.arguments:
         arguments["n_kv_heads"] = arguments["n_heads"]
-    if "rope" in bug.arguments:
-        arguments["rope"] = bug.arguments["rope"]
+    for name in ("rope", "first", "sinks", "index"):
+        if name in bug.arguments:
+            arguments[name] = bug.arguments[name]
     return (bug.reference if right else bug.layer)(**arguments)
 
 

@@ -1,8 +1,10 @@
 """Reference layers: attention step by step, each step a method that a bug can override.
 
-:class:`ReferenceAttention` and :class:`ReferenceLatentAttention` compute what
-:class:`~attnlib.variants.gqa.GroupedQueryAttention` and
-:class:`~attnlib.variants.mla.MultiHeadLatentAttention` compute, on the CPU, without a fused
+:class:`ReferenceAttention`, :class:`ReferenceLatentAttention` and
+:class:`ReferenceWindowAttention` compute what
+:class:`~attnlib.variants.gqa.GroupedQueryAttention`,
+:class:`~attnlib.variants.mla.MultiHeadLatentAttention` and
+:class:`~attnlib.variants.swa.SlidingWindowAttention` compute, on the CPU, without a fused
 kernel and without checks of their input.
 """
 
@@ -45,6 +47,44 @@ class ReferenceCache:
     def nbytes(self) -> int:
         """Bytes of the tensors, filled or not."""
         return sum(row.nbytes for row in self.rows)
+
+
+class ReferenceRing(ReferenceCache):
+    """Entries of the tokens that later ones still see; their rows are used again.
+
+    Args:
+        rows: one tensor per sequence, shape ``(..., rows, width)``.
+
+    Attributes:
+        seen: tokens stored so far.
+        at: position of the token in each row, -1 where the row is empty.
+    """
+
+    def __init__(self, rows: list[Tensor]) -> None:
+        super().__init__(rows)
+        self.at = [-1] * rows[0].shape[-2]
+
+    def store(self, new: Tensor, rows: list[int]) -> None:
+        """Store the entries of new tokens, one after the other.
+
+        Args:
+            new: shape ``(B, ..., T, width)``.
+            rows: of the new tokens; an earlier entry in the same row is overwritten.
+        """
+        for row, entries in zip(rows, new.detach().unbind(-2), strict=True):
+            for memory, entry in zip(self.rows, entries, strict=True):
+                memory[..., row, :] = entry
+            self.at[row], self.seen = self.seen, self.seen + 1
+
+    def held(self) -> tuple[Tensor, Tensor]:
+        """Return what the filled rows hold.
+
+        Returns:
+            ``(entries, positions)``: a copy, shape ``(B, ..., S, width)``, and ``(S,)``, int64.
+        """
+        filled = [row for row, position in enumerate(self.at) if position >= 0]
+        at = torch.tensor([self.at[row] for row in filled], dtype=torch.int64)
+        return torch.stack(self.rows)[..., filled, :], at
 
 
 class ReferenceSteps(nn.Module):
@@ -222,3 +262,96 @@ class ReferenceLatentAttention(ReferenceSteps):
         """Allocate an empty cache: a latent and a rotary key per token."""
         shape = (capacity, self.kv_lora_rank + self.qk_rope_head_dim)
         return self.memory(shape, batch_size)
+
+
+class ReferenceWindowAttention(ReferenceAttention):
+    """Sliding-window attention with sinks, step by step.
+
+    With the same weights, its outputs equal those of
+    :class:`~attnlib.variants.swa.SlidingWindowAttention`; every sixth layer of a model sees all
+    earlier tokens, as in Gemma 3.
+
+    Args:
+        d_model: width of the residual stream.
+        n_heads: query heads, H.
+        n_kv_heads: KV heads, H_kv.
+        window: tokens that a query sees, W, its own included.
+        head_dim: width of one head, D; ``None`` means d_model / n_heads.
+        rope: how queries and keys are rotated, without scaling; ``None`` means not at all.
+        first: first tokens of a text that every query sees as well.
+        sinks: whether each query head has a learned sink.
+        index: of the layer in its model, from 0.
+    """
+
+    def __init__(self, d_model: int, n_heads: int, n_kv_heads: int, window: int, *,
+                 head_dim: int | None = None, rope: Rope | None = None, first: int = 0,
+                 sinks: bool = False, index: int = 0):  # fmt: skip
+        super().__init__(d_model, n_heads, n_kv_heads, head_dim=head_dim, rope=rope)
+        self.window, self.first, self.index = self.window_of(window, index), first, index
+        self.sinks = nn.Parameter(torch.zeros(n_heads)) if sinks else None
+
+    def forward(self, x, cache=None, *, causal=True, key_mask=None, return_weights=False):
+        """Mix each token with those of its window; as SlidingWindowAttention.forward."""
+        start = 0 if cache is None else cache.seen
+        q, k, v = self.project(x)
+        q, k = self.rotate(q, k, start)
+        k, v, at = self.cache_kv(cache, k, v)  # (B, H, S, D) each, and positions (S,)
+        queries = torch.arange(start, start + x.shape[1])[:, None]
+        mask = (at <= queries) & self.sees(queries, at)  # (T, S)
+        mask = mask if causal else torch.ones_like(mask)
+        mask = mask if key_mask is None else mask & key_mask[:, None, None, at]
+        out, weights = self.attend(q, k, v, mask, return_weights)  # (B, H, T, D)
+        out = self.o_proj(self.merge(out))  # (B, T, d_model)
+        return (out, weights) if return_weights else out
+
+    def window_of(self, window: int, index: int) -> int | None:
+        """Say how many tokens a layer sees; None = all."""
+        return None if (index + 1) % 6 == 0 else window
+
+    def sees(self, queries, keys):
+        """Say which earlier keys each query sees, by positions (T, 1) and (S,): (T, S)."""
+        if self.window is None:
+            return keys >= 0
+        return (queries - keys < self.window) | (keys < self.first)
+
+    def rows(self, positions: range) -> list[int]:
+        """Say in which row of the ring each position is stored."""
+        if self.window is None:
+            return list(positions)
+        first, ring = self.first, self.window
+        return [p if p < first else first + (p - first) % ring for p in positions]
+
+    def cache_kv(self, cache, k, v):
+        """Store the new keys and values; return those and the earlier ones, with positions."""
+        if cache is None:
+            return self.repeat_kv(k), self.repeat_kv(v), torch.arange(k.shape[2])
+        new = torch.stack([k, v], dim=1)  # (B, 2, H_kv, T, D)
+        positions = range(cache.seen, cache.seen + k.shape[2])
+        held, at = cache.held()
+        cache.store(new, self.rows(positions))
+        held, at = torch.cat([held, new], dim=-2), torch.cat([at, torch.tensor(positions)])
+        k, v = held.unbind(1)  # (B, H_kv, S, D)
+        return self.repeat_kv(k), self.repeat_kv(v), at
+
+    def sink_logits(self) -> Tensor | None:
+        """Return the logit of each head's sink, (H,), or None."""
+        return self.sinks
+
+    def attention_weights(self, q, k, mask):
+        """Turn scores into weights: (B, H, T, S); a sink takes weight and has no value."""
+        scores, sinks = q @ k.mT * q.shape[-1] ** -0.5, self.sink_logits()
+        scores = scores.masked_fill(~mask, -torch.inf)
+        if sinks is not None:
+            sinks = sinks[:, None, None].expand(*scores.shape[:-1], 1)
+            scores = torch.cat([scores, sinks], dim=-1)  # (B, H, T, S + 1)
+        return scores.softmax(dim=-1).nan_to_num(0.0)[..., : k.shape[2]]
+
+    def attend(self, q, k, v, mask, return_weights):
+        """Mix the values that each query may see: (B, H, T, D), and the weights."""
+        weights = self.attention_weights(q, k, mask)
+        return weights @ v, weights
+
+    def new_cache(self, batch_size, capacity):
+        """Allocate an empty ring: as many rows as a query sees, or one for each token."""
+        rows = capacity if self.window is None else min(capacity, self.first + self.window)
+        return ReferenceRing(super().new_cache(batch_size, rows).rows)

@@ -29,20 +29,37 @@ def bugs_and_checks(rooms: Mapping[str, Mapping[str, str]], checks: Iterable[str
     fig, ax = plt.subplots(figsize=(5.2, 0.24 * height + 1.3))
     y = 0
     for room, bugs in rooms.items():
-        left = {"ha": "right", "va": "center", "fontsize": 9, "annotation_clip": False}
-        ax.annotate(room, (-0.9, y), fontweight="bold", **left)
+        write(ax, room, -0.9, y, bold=True)
         for name, marks in bugs.items():
             y += 1
-            ax.annotate(name, (-0.9, y), color=INK, **left)
+            write(ax, name, -0.9, y)
             for x, mark in enumerate(marks):
                 draw_mark(ax, x, y, mark)
         y += 1
-    above = {"ha": "left", "va": "bottom", "fontsize": 9, "annotation_clip": False}
     for x, check in enumerate(checks):
-        ax.annotate(check, (x - 0.2, 0.1), rotation=60, **above)
+        ax.annotate(
+            check, (x - 0.2, 0.1), rotation=60, ha="left", va="bottom", fontsize=9,
+            annotation_clip=False,
+        )  # fmt: skip
     ax.set(xlim=(-0.6, len(checks) - 0.4), ylim=(y - 0.4, -0.6), aspect="equal")
     ax.axis("off")
     return fig
+
+
+def write(ax: Axes, text: str, x: float, y: float, *, bold: bool = False) -> None:
+    """Write a name to the left of its row.
+
+    Args:
+        ax: the axes.
+        text: name of a room or of a bug.
+        x: where the text ends.
+        y: row.
+        bold: whether it is the name of a room.
+    """
+    ax.annotate(
+        text, (x, y), ha="right", va="center", fontsize=9, annotation_clip=False, color=INK,
+        fontweight="bold" if bold else "normal",
+    )  # fmt: skip
 
 
 def draw_mark(ax: Axes, x: float, y: float, mark: str) -> None:
@@ -54,7 +71,6 @@ def draw_mark(ax: Axes, x: float, y: float, mark: str) -> None:
         y: row of the bug.
         mark: "X" = a cross on a filled square, "." = a dot, " " = nothing.
     """
-    middle = {"ha": "center", "va": "center", "fontsize": 9}
     if mark == "X":
         ax.add_patch(
             Rectangle(
@@ -62,6 +78,9 @@ def draw_mark(ax: Axes, x: float, y: float, mark: str) -> None:
                 edgecolor=VERMILION, linewidth=0.8,
             )
         )  # fmt: skip
-        ax.annotate("\N{MULTIPLICATION SIGN}", (x, y), **middle, color=INK)
+        sign, color = "\N{MULTIPLICATION SIGN}", INK
     elif mark == ".":
-        ax.annotate("\N{MIDDLE DOT}", (x, y), **middle, color=GREY)
+        sign, color = "\N{MIDDLE DOT}", GREY
+    else:
+        return
+    ax.annotate(sign, (x, y), ha="center", va="center", fontsize=9, color=color)

@@ -90,7 +90,7 @@ def loss_over_training(
     for name in names:
         look, style = appearance_of(name), marker_style(name)
         means = [estimate(quality.losses(name, k)).mean for k in evaluations]
-        left.plot(steps[1:], means, linestyle=look.line, label=name, **style)
+        left.plot(steps[1:], means, linestyle=look.linestyle, label=name, **style)
         if name == base:
             continue
         differences = [
@@ -98,7 +98,7 @@ def loss_over_training(
             for k in evaluations
         ]
         means = [difference.mean for difference in differences]
-        right.plot(steps[1:], means, linestyle=look.line, label=name, **style)
+        right.plot(steps[1:], means, linestyle=look.linestyle, label=name, **style)
         low, high = [e.low for e in differences], [e.high for e in differences]
         right.fill_between(steps[1:], low, high, color=look.color, alpha=0.16, lw=0)
     left.set(title="held-out loss", ylabel="nats per byte")

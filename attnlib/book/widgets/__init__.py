@@ -24,6 +24,7 @@ from attnlib.book.widgets.plane import ModelPlane
 from attnlib.book.widgets.scaling import ScalingExplorer
 from attnlib.book.widgets.sharing import HeadSharing
 from attnlib.book.widgets.stepper import MlaStepper
+from attnlib.book.widgets.window import WindowExplorer
 
 __all__ = [
     "AttentionHeatmap",
@@ -37,5 +38,6 @@ __all__ = [
     "RopeDial",
     "ScalingExplorer",
     "Widget",
+    "WindowExplorer",
     "page_model",
 ]

@@ -1,7 +1,7 @@
 // The cache explorer. Bytes are BigInt: exact, however large.
 
 // Dashes of the line styles in appearance.py.
-const DASHES = { "-": "", "--": "7 4", ":": "2 4", "-.": "8 3 2 3" };
+const DASHES = { "-": "", "--": "7 4", ":": "2 4", "-.": "8 3 2 3", "-..": "8 2 2 2 2 2" };
 
 /** What a variant caches per token, in words. */
 function stored({ latent, heads }, sizes) {
