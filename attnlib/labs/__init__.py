@@ -4,6 +4,7 @@ Each is a script whose results are stored in :mod:`attnlib.labs.results`:
 ``python -m attnlib.labs.quality`` trains a small model of each variant from several seeds, and
 ``python -m attnlib.labs.conversion`` converts trained models. ``python -m
 attnlib.labs.real_model`` does both to SmolLM2, a real model that pip brings (:mod:`smollm
-<attnlib.labs.smollm>`), and ``python -m attnlib.labs.pace`` times it. ``import attnlib`` does
-not load this package.
+<attnlib.labs.smollm>`), ``python -m attnlib.labs.pace`` times it, and ``python -m
+attnlib.labs.windows`` gives it a window. ``python -m attnlib.labs.needle`` hides a needle in
+the texts of small models. ``import attnlib`` does not load this package.
 """

@@ -273,7 +273,7 @@ class RingCache:
         return sum(x.nbytes for x in (self._k, self._v, self._given) if x is not None)
 
     is_ragged = property(lambda self: self._given is not None,
-                         doc="Whether sequences have positions of their own.")  # fmt: skip
+                         doc="Whether sequences have their own positions.")  # fmt: skip
 
     def rows_of(self, positions: Tensor) -> Tensor:
         """Row of each position, whatever its shape."""
@@ -281,7 +281,7 @@ class RingCache:
         return torch.where(positions < self.first, positions, ring)
 
     def row_positions(self) -> Tensor:
-        """Position of each filled row, where all sequences stand at the same one."""
+        """Position of each filled row, where all sequences are at the same one."""
         rows = torch.arange(self.kept, device=self._k.device)
         turns = (self.seen - 1 - rows) // max(1, self.ring)  # how often a row was used again
         return torch.where(rows < self.first, rows, rows + turns * self.ring)

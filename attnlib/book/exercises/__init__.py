@@ -27,9 +27,11 @@ TOPICS = {
     "grade_mqa_to_mla": "conversion_lab",
     "grade_paired_interval": "quality_lab",
     "grade_qk_norm": "scaling",
+    "grade_ring": "windows_sinks_and_hybrids",
     "grade_rotation": "rotary_positions",
     "grade_scale": "scaling",
     "grade_shares": "what_heads_learn",
+    "grade_sink": "windows_sinks_and_hybrids",
     "grade_stretch": "rotary_positions",
     "grade_unrepeated": "multi_query_attention",
 }

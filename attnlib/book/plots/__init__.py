@@ -58,6 +58,7 @@ from attnlib.book.plots.style import (
     styled,
     tint,
 )
+from attnlib.book.plots.windows import needle_curves, perplexity_by_window
 
 __all__ = [
     "ROLES",
@@ -86,9 +87,11 @@ __all__ = [
     "loss_over_training",
     "mask_tables",
     "moves",
+    "needle_curves",
     "paired_differences",
     "pairings",
     "perplexity_by_cache",
+    "perplexity_by_window",
     "reach_tables",
     "resting_place",
     "rooflines",
