@@ -23,6 +23,7 @@ Tensors are (B, H, T, D), as in ``torch.nn.functional.scaled_dot_product_attenti
 boolean, True = may attend. Sizes in bytes are integers; KiB, MiB and GiB are powers of two.
 """
 
+from attnlib.blocks import attention_in_blocks, merge
 from attnlib.cache import KVCache, LatentCache
 from attnlib.core import attention, fused_attention, merge_heads, split_heads
 from attnlib.costs import (
@@ -72,12 +73,14 @@ __all__ = [
     "YarnScaling",
     "apply_rope",
     "attention",
+    "attention_in_blocks",
     "attention_params",
     "cache_size",
     "causal_mask",
     "decode_flops",
     "fused_attention",
     "kv_cache_bytes",
+    "merge",
     "merge_heads",
     "prefill_flops",
     "rope_angles",

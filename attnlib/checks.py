@@ -236,7 +236,7 @@ def check_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Non
     if mask is not None:
         check_bool("mask", mask, q.device)
         try:
-            fits = torch.broadcast_shapes(mask.shape, (B, H, T, S)) == (B, H, T, S)
+            fits = mask.expand(B, H, T, S).shape == (B, H, T, S)
         except RuntimeError:
             fits = False
         if not fits:

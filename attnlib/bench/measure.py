@@ -376,7 +376,7 @@ def check_plan(
     for name, geometry in geometries.items():
         with torch.device("meta"):
             built = build_layers(geometry, dtype=None, device=None)
-        parts = built if isinstance(built, Stack) else [built]
+        parts = list(built.layers) if isinstance(built, Stack) else [built]
         windows = sum(getattr(layer, "window", None) is not None for layer in parts)
         if windows != geometry.n_window_layers:
             raise ValueError(f"geometries must have no window, got {geometry.window} in {name}")
@@ -662,7 +662,7 @@ def fill_cache(cache: Any, layer: nn.Module, x: Tensor, tokens: int) -> None:
         tokens: tokens to store.
     """
     if isinstance(layer, Stack):
-        for part, own in zip(cache.parts, layer, strict=True):
+        for part, own in zip(cache.parts, layer.layers, strict=True):
             fill_cache(part, own, x, tokens)
         return
     probe, stored = layer.new_cache(len(x), 1), []

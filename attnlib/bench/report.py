@@ -126,8 +126,8 @@ def orders(rows: Sequence[Row]) -> str:
         rows: as for :func:`rankings`.
 
     Returns:
-        A line for each context length with several variants. Where the quartiles of two
-        neighbours overlap, "=" is between them. If something disturbed the run, one line says
+        A line for each context length with several variants. "=" is between two neighbours
+        whose floors are equal, or whose measured quartiles overlap. If something disturbed the run, one line says
         so, and what to do.
 
     Raises:
@@ -142,11 +142,14 @@ def orders(rows: Sequence[Row]) -> str:
             continue
         if len(measured) == 1:
             continue  # one variant has no order
-        order = measured[0]
+        forecast, order = predicted[0], measured[0]
+        for slow, fast in pairwise(predicted):
+            equal = same[slow].floor_seconds == same[fast].floor_seconds
+            forecast += (" = " if equal else ", ") + fast
         for slow, fast in pairwise(measured):
             overlap = same[slow].low <= same[fast].high
             order += (" = " if overlap else ", ") + fast
-        lines.append(f"{tokens:,} tokens, slowest first: predicted {', '.join(predicted)};")
+        lines.append(f"{tokens:,} tokens, slowest first: predicted {forecast};")
         lines.append(f"  measured {order}")
     return "\n".join(lines)
 

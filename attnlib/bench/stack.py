@@ -14,8 +14,16 @@ from attnlib.rope import Rope
 from attnlib.variants import build_layer
 
 
-class Stack(nn.ModuleList):
-    """Attention layers that run one after another, each added to its input."""
+class Stack(nn.Module):
+    """Attention layers that run one after another, each added to its input.
+
+    Args:
+        layers: in their order.
+    """
+
+    def __init__(self, layers: Iterable[nn.Module]):
+        super().__init__()
+        self.layers: Any = nn.ModuleList(layers)
 
     def forward(self, x: Tensor, cache: StackCache | None = None) -> Tensor:
         """Run all layers.
@@ -27,8 +35,8 @@ class Stack(nn.ModuleList):
         Returns:
             Shape ``(B, T, d_model)``.
         """
-        parts = [None] * len(self) if cache is None else cache.parts
-        for layer, part in zip(self, parts, strict=True):
+        parts = [None] * len(self.layers) if cache is None else cache.parts
+        for layer, part in zip(self.layers, parts, strict=True):
             x = x + layer(x, part)  # (B, T, d_model)
         return x
 
@@ -42,7 +50,7 @@ class Stack(nn.ModuleList):
         Returns:
             All of them as one.
         """
-        return StackCache(layer.new_cache(batch_size, capacity) for layer in self)
+        return StackCache(layer.new_cache(batch_size, capacity) for layer in self.layers)
 
 
 class StackCache:

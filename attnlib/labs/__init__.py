@@ -6,5 +6,7 @@ Each is a script whose results are stored in :mod:`attnlib.labs.results`:
 attnlib.labs.real_model`` does both to SmolLM2, a real model that pip brings (:mod:`smollm
 <attnlib.labs.smollm>`), ``python -m attnlib.labs.pace`` times it, and ``python -m
 attnlib.labs.windows`` gives it a window. ``python -m attnlib.labs.needle`` hides a needle in
-the texts of small models. ``import attnlib`` does not load this package.
+the texts of small models. ``python -m attnlib.labs.devices``, started by
+``torch.distributed.run``, shares layers among processes. ``import attnlib`` does not load this
+package.
 """

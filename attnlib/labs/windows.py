@@ -35,6 +35,8 @@ from attnlib.variants.gqa import GroupedQueryAttention
 from attnlib.variants.swa import SlidingWindowAttention
 
 FULL, SINKS = "everything", "learned sinks"
+CONTROL = "everything and learned sinks"  # the same training where nothing is missing
+NO_SINK = -5.0  # a logit that takes next to no weight
 
 
 @dataclass(frozen=True)
@@ -307,7 +309,12 @@ def trials(settings: WindowSettings) -> dict[str, Mapping[str, Any]]:
         kind_of(W, first, pattern): {"window": W, "first": first, "pattern": pattern}
         for W, first, pattern in chosen
     }
-    return {FULL: {"window": 1, "pattern": "F"}, **named, SINKS: {"window": settings.window}}
+    return {
+        FULL: {"window": 1, "pattern": "F"},
+        **named,
+        SINKS: {"window": settings.window},
+        CONTROL: {"window": settings.context + settings.tokens},
+    }
 
 
 def run(
@@ -350,10 +357,12 @@ def run(
         sinks = None
         if kind == SINKS:
             sinks = first_logits(model, parts["sample"][None, : settings.trained_tokens])
+        elif kind == CONTROL:
+            sinks = [torch.full((layer.n_heads,), NO_SINK) for layer in plain]
         layers, history = windowed(plain, **tried[kind], sinks=sinks), []
         with ExitStack() as stack:
             stack.enter_context(with_attention(model, layers))
-            if kind == SINKS:
+            if sinks is not None:
                 history = train_sinks(model, layers, parts["sample"], judge, settings)
             repeated = passage_losses(model, twice, settings.period + 1)
             share = shares(model, passages[0][:, : settings.context], max(settings.window, 17))

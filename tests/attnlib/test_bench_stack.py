@@ -20,7 +20,7 @@ HYBRID = with_windows(replace(GQA, n_layers=4), "SSSF", 5)
 def test_a_stack_has_the_layers_of_its_geometry():
     """Catches a hybrid of which one kind of layer is built for all."""
     stack = build_layers(HYBRID, dtype=torch.float64, device="cpu")
-    kinds = [type(layer) for layer in stack]
+    kinds = [type(layer) for layer in stack.layers]
     assert kinds == [SlidingWindowAttention] * 3 + [GroupedQueryAttention]
     assert not isinstance(build_layers(GQA, dtype=None, device=None), Stack)
 
@@ -30,7 +30,7 @@ def test_a_stack_decodes_as_it_reads():
     stack = build_layers(HYBRID, dtype=torch.float64, device="cpu")
     x = torch.randn(2, 13, 24, dtype=torch.float64)
     whole, expected = stack(x), x
-    for layer in stack:
+    for layer in stack.layers:
         expected = expected + layer(expected)
     torch.testing.assert_close(whole, expected)
     cache = stack.new_cache(2, 13)

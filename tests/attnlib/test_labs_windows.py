@@ -11,6 +11,7 @@ from attnlib.core import split_heads
 from attnlib.labs.heads import with_attention
 from attnlib.labs.llama import Llama
 from attnlib.labs.windows import (
+    CONTROL,
     FULL,
     SINKS,
     Looks,
@@ -97,6 +98,9 @@ def test_only_sinks_are_trained_and_they_help(stored):
     assert len({perplexity for _, perplexity in history}) > 1
     assert found.run(SINKS).perplexity == pytest.approx(history[-1][1])
     assert not found.run(FULL).history
+    assert found.run(CONTROL).history[0][1] == pytest.approx(
+        found.run(FULL).perplexity, rel=0.2
+    )
 
 
 def test_first_logits_are_scores(model):
@@ -170,6 +174,7 @@ def test_the_chapters_claims_hold():
         assert perplexity[kind_of(W, 1)] < perplexity[kind_of(2 * W)]
     assert perplexity[kind_of(64, 1)] < perplexity[kind_of(512)]
     assert perplexity[kind_of(256, 4)] == pytest.approx(perplexity[kind_of(256, 1)], rel=0.01)
-    assert perplexity[SINKS] < perplexity[kind_of(256)]
+    assert perplexity[SINKS] < perplexity[kind_of(256, 1)]
+    assert perplexity[CONTROL] > perplexity[FULL]  # so sinks do not just learn the text
     assert found.times_worse(kind_of(256)).excludes_zero
     assert found.times_worse(kind_of(256), kind_of(256, 1)).low > 0

@@ -17,6 +17,7 @@ from attnlib.book.museum import (
     SIZES,
     ReferenceAttention,
     ReferenceLatentAttention,
+    ReferenceSplitAttention,
     ReferenceSteps,
     ReferenceWindowAttention,
     matrix,
@@ -96,6 +97,12 @@ TELLING = {
     "first tokens overwritten": ({"cached = uncached"}, {"reach", "cache bytes"}),
     "sink lost in the fused path": ({"gradients"}, {"rows sum to one", "cached = uncached"}),
     "sink of 0 for no sink": ({"rows sum to one"}, {"scale", "cached = uncached"}),
+    "mean of the parts": (
+        {"equals the reference", "rows sum to one"},
+        {"reach", "cached = uncached"},
+    ),
+    "n_heads left undivided": ({"head grouping"}, {"cached = uncached", "gradients"}),
+    "cache of all ranks' heads": ({"cache bytes"}, set(CHECKS) - {"cache bytes"}),
 }
 
 
@@ -137,7 +144,7 @@ def test_names_of_checks_do_not_break_at_the_end_of_a_line():
 
 def test_bugs_differ():
     """Catches an exhibit that stands twice."""
-    assert len({bug.layer for bug in BUGS.values()}) == len(BUGS) == 31
+    assert len({bug.layer for bug in BUGS.values()}) == len(BUGS) == 34
     assert all(name == bug.name for name, bug in BUGS.items())
     assert all(issubclass(bug.layer, nn.Module) for bug in BUGS.values())
     assert {bug.reference for bug in BUGS.values()} == set(SIZES)
@@ -151,6 +158,7 @@ def test_every_wrong_layer_of_the_module_is_shown():
             ReferenceAttention,
             ReferenceLatentAttention,
             ReferenceWindowAttention,
+            ReferenceSplitAttention,
         )
         for layer in reference.__subclasses__()
         if layer.__module__ == "attnlib.book.museum.catalogue"

@@ -16,6 +16,7 @@ from attnlib.book.museum import (
     BUGS,
     LEAST_LOSS,
     ReferenceLatentAttention,
+    ReferenceSplitAttention,
     ReferenceWindowAttention,
     Settings,
     run_training,
@@ -72,9 +73,11 @@ def test_a_bug_fits_the_small_model_and_so_does_its_right_layer(name):
     for layer in (wrong, right):
         assert layer(torch.zeros(2, 5, 32)).shape == (2, 5, 32)
         assert layer.rope == bug.arguments.get("rope", Rope())
-        assert layer.n_heads == bug.arguments.get("n_heads", 4)
+        heads = 8 if bug.reference is ReferenceSplitAttention else 4  # four for each rank
+        assert layer.n_heads == bug.arguments.get("n_heads", heads)
         if bug.reference is not ReferenceLatentAttention:
-            assert layer.n_kv_heads == (layer.n_heads if "n_kv_heads" in bug.arguments else 2)
+            alone = "n_kv_heads" in bug.arguments  # a KV head for each query head
+            assert layer.n_kv_heads == (layer.n_heads if alone else heads // 2)
         if bug.reference is ReferenceWindowAttention:
             neighbour = layer is wrong and name == "another layer's window"
             assert layer.window == (None if layer.index == 5 and not neighbour else PERIOD)

@@ -3,6 +3,8 @@
 Catches a reference that is wrong itself: every difference that the museum shows would lie.
 """
 
+import math
+
 import pytest
 import torch
 from helpers import (
@@ -26,6 +28,7 @@ from attnlib.book.museum import (
     ReferenceCache,
     ReferenceLatentAttention,
     ReferenceRing,
+    ReferenceSplitAttention,
     ReferenceWindowAttention,
 )
 from attnlib.testing import HOLDS, NOT_ASKED, check_layer
@@ -72,6 +75,18 @@ PAIRS = {
             (5, {"sinks": True}),
             (2, {"sinks": True, "first": 1, "rope": Rope(interleaved=True)}),
         )
+    },
+    **{
+        f"{n_kv_heads} KV heads on two devices, {name}": (
+            lambda n=n_kv_heads, r=rope: ReferenceSplitAttention(
+                D_MODEL, 12, n, head_dim=D, rope=r
+            ),
+            lambda n=n_kv_heads, r=rope: attnlib.GroupedQueryAttention(
+                D_MODEL, 12, n, head_dim=D, rope=r
+            ),
+        )
+        for n_kv_heads in (12, 4, 2)
+        for name, rope in (("no positions", None), ("interleaved", Rope(interleaved=True)))
     },
     "sixth layer, which has no window": (
         lambda: ReferenceWindowAttention(D_MODEL, H, 2, 3, head_dim=D, rope=Rope(), index=5),
@@ -141,6 +156,31 @@ def test_kv_heads_and_the_width_of_heads_may_be_left_out():
     layer = ReferenceAttention(12, 3)
     assert (layer.n_kv_heads, layer.head_dim) == (3, 4)
     assert layer(torch.zeros(2, 5, 12)).shape == (2, 5, 12)
+
+
+def test_a_rank_has_half_of_the_cache_and_the_heads_of_its_own_keys():
+    """Catches ranks that all keep the same heads, which outputs of one process do not show."""
+    layer = randomise(ReferenceSplitAttention(D_MODEL, 12, 4, head_dim=D))
+    x, cache = hidden(), layer.new_cache(B, T)
+    layer(x, cache)
+    _, k, v = layer.project(x)
+    kept = torch.stack(cache.rows)  # (B, 2, ranks, H_kv / ranks, T, D)
+    assert kept.shape == (B, 2, 2, 2, T, D)
+    close(kept[:, 0, 1], k[:, 2:])
+    close(kept[:, 1, 0], v[:, :2])
+
+
+def test_parts_are_joined_by_what_they_weigh():
+    """Catches a part without keys that counts, and shares that do not sum to 1."""
+    layer = ReferenceSplitAttention(D_MODEL, 12, 4, head_dim=D)
+    parts = torch.tensor([[3.0], [7.0]]).view(2, 1, 1, 1, 1)  # (parts, B, H, T, D)
+    for lses, expected in (
+        ([0.0, math.log(3.0)], 6.0),
+        ([2.0, -math.inf], 3.0),
+        ([-math.inf, -math.inf], 0.0),
+    ):
+        joined = layer.join(parts, torch.tensor(lses).view(2, 1, 1, 1))
+        assert joined.item() == pytest.approx(expected)
 
 
 def test_a_cache_hands_back_what_was_stored():

@@ -344,6 +344,7 @@ ROWS = {
     "AttentionHeatmap": Row(
         "AttentionHeatmap(torch.eye(3), 'abc')", "query = 0", ".map", "ArrowDown"
     ),
+    "BlockWalk": Row("BlockWalk()", "query = 2", "input[type=radio]:checked"),
     "CacheDials": Row(
         "CacheDials({name: MODELS[name] for name in ('gpt-oss-120b', 'Kimi K3')})",
         "users = 48",
@@ -357,6 +358,7 @@ ROWS = {
     "CacheGrowth": Row(
         "CacheGrowth(Geometry(4, 8, 2, 16), name='A', context=2048)", "context = 4096"
     ),
+    "DeviceSplit": Row("DeviceSplit()", "ranks = 4", "input[type=radio]:checked"),
     "HeadSharing": Row("HeadSharing(8, 4)", "n_kv_heads = 2"),
     "HeadlineDissector": Row(
         "HeadlineDissector()", "baseline = 'mha'", "input[type=radio]:checked"
@@ -368,6 +370,7 @@ ROWS = {
         "ScalingExplorer({D: torch.randn(8, D) @ torch.randn(D, 8) for D in (4, 16, 64)})",
         "scale = '1/D'",
     ),
+    "WindowExplorer": Row("WindowExplorer()", "window = 6"),
 }
 
 

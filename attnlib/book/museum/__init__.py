@@ -4,7 +4,7 @@
 and :func:`training` what the losses of small models show of them.
 """
 
-from attnlib.book.museum.bug import COLUMNS, GROUPED, LATENT, SIZES, WINDOWED, Bug
+from attnlib.book.museum.bug import COLUMNS, GROUPED, LATENT, SIZES, SPLIT, WINDOWED, Bug
 from attnlib.book.museum.catalogue import BUGS
 from attnlib.book.museum.experiment import (
     LEAST_LOSS,
@@ -21,6 +21,7 @@ from attnlib.book.museum.layers import (
     ReferenceCache,
     ReferenceLatentAttention,
     ReferenceRing,
+    ReferenceSplitAttention,
     ReferenceSteps,
     ReferenceWindowAttention,
 )
@@ -33,6 +34,7 @@ __all__ = [
     "LATENT",
     "LEAST_LOSS",
     "SIZES",
+    "SPLIT",
     "WINDOWED",
     "Bug",
     "BugRun",
@@ -41,6 +43,7 @@ __all__ = [
     "ReferenceCache",
     "ReferenceLatentAttention",
     "ReferenceRing",
+    "ReferenceSplitAttention",
     "ReferenceSteps",
     "ReferenceWindowAttention",
     "Settings",

@@ -13,6 +13,7 @@ from attnlib.book.listings import changed_lines, listing_source
 from attnlib.book.museum.layers import (
     ReferenceAttention,
     ReferenceLatentAttention,
+    ReferenceSplitAttention,
     ReferenceSteps,
     ReferenceWindowAttention,
 )
@@ -28,12 +29,14 @@ LATENT = {
     "qk_rope_head_dim": 4, "v_head_dim": 9,
 }  # fmt: skip
 WINDOWED = {"d_model": 22, "n_heads": 6, "n_kv_heads": 2, "head_dim": 4, "window": 3}
+SPLIT = {"d_model": 22, "n_heads": 12, "n_kv_heads": 4, "head_dim": 8}  # over two ranks
 
 #: Sizes of the museum's layers, by the reference layer.
 SIZES: dict[type[ReferenceSteps], Mapping[str, int]] = {
     ReferenceAttention: GROUPED,
     ReferenceLatentAttention: LATENT,
     ReferenceWindowAttention: WINDOWED,
+    ReferenceSplitAttention: SPLIT,
 }
 
 

@@ -6,8 +6,8 @@ tell them from the reference layers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,9 +15,11 @@ from torch.nn import functional as F
 
 from attnlib.book.museum.bug import Bug
 from attnlib.book.museum.layers import (
+    RANKS,
     ReferenceAttention,
     ReferenceCache,
     ReferenceLatentAttention,
+    ReferenceSplitAttention,
     ReferenceSteps,
     ReferenceWindowAttention,
 )
@@ -25,6 +27,7 @@ from attnlib.rope import Rope, apply_rope, rope_angles
 
 SHAPES, SCALE, POSITIONS = "Shapes that lie", "Scale and mask", "Positions"
 CACHES, LATENTS, WINDOWS = "Caches", "Latents", "Windows and sinks"
+DEVICES = "Pieces and devices"
 
 Layer = TypeVar("Layer", bound=type[ReferenceSteps])
 
@@ -734,3 +737,62 @@ class ZeroSink(ReferenceWindowAttention):
     def sink_logits(self) -> Tensor | None:
         """Return the logit of each head's sink, (H,), or None."""
         return self.o_proj.weight.new_zeros(self.n_heads) if self.sinks is None else self.sinks
+
+
+# Pieces and devices.
+
+
+@exhibit(
+    "mean of the parts",
+    room=DEVICES,
+    symptom="A model that was trained on one device gets worse when its keys lie on two.",
+    cause="each part counts the same, however large its sum of exponentials is",
+    threads=("vllm-project/vllm/pull/52796", "sgl-project/sglang/issues/40903"),
+)
+class AveragedParts(ReferenceSplitAttention):
+    """Outputs of the parts are averaged."""
+
+    def join(self, parts: Tensor, lses: Tensor) -> Tensor:
+        """Join what the parts found, by their log-sum-exps: one tensor for all of them."""
+        return parts.mean(dim=0)
+
+
+@exhibit(
+    "n_heads left undivided",
+    room=DEVICES,
+    symptom="A model that was trained on one device writes garbage when two share its heads.",
+    cause="G is the whole layer's query heads over one rank's KV heads, so it is too large",
+    threads=("vllm-project/vllm/pull/39707", "GenerelSchwerz/llama.cpp/pull/66"),
+)
+class UndividedHeads(ReferenceSplitAttention):
+    """A rank takes its KV heads for those of all query heads."""
+
+    def repeat_kv(self, x: Tensor) -> Tensor:
+        """Give a rank's query heads their KV heads: (B, H_kv / ranks, S, D) to H / ranks."""
+        heads = torch.arange(self.n_heads // RANKS)
+        G = self.n_heads // x.shape[1]
+        return x[:, heads // G]
+
+
+@exhibit(
+    "cache of all ranks' heads",
+    room=DEVICES,
+    symptom="Every output is right, and more devices give no room for more tokens.",
+    cause="each rank allocates the KV heads of the whole layer, and fills its share of them",
+    threads=("NVIDIA/TensorRT-LLM/pull/19264", "tenstorrent/tt-xla/issues/5796"),
+)
+class WholeCaches(ReferenceSplitAttention):
+    """Each rank has a cache with room for the KV heads of all ranks."""
+
+    def cache_kv(self, cache: ReferenceCache | None, k: Tensor, v: Tensor) -> Sequence[Tensor]:
+        """Store the new keys and values, and return those of all tokens, rank by rank."""
+        kv: Tensor = torch.stack([k, v], dim=1).unflatten(2, (RANKS, -1))
+        if cache is not None:
+            spare = self.n_kv_heads - kv.shape[3]
+            kv = cache.update(F.pad(kv, (0, 0, 0, 0, 0, spare)))[:, :, :, :-spare]
+        return kv.unbind(1)
+
+    def new_cache(self, batch_size: int, capacity: int) -> Any:
+        """Allocate an empty cache: on each rank keys and values of each of its KV heads."""
+        shape = (2, RANKS, self.n_kv_heads, capacity, self.head_dim)
+        return self.memory(shape, batch_size)

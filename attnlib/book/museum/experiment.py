@@ -34,6 +34,7 @@ from attnlib.book.museum.catalogue import BUGS
 from attnlib.book.museum.layers import (
     ReferenceAttention,
     ReferenceLatentAttention,
+    ReferenceSplitAttention,
     ReferenceSteps,
     ReferenceWindowAttention,
 )
@@ -63,6 +64,13 @@ SMALL: dict[type[ReferenceSteps], Mapping[str, object]] = {
         "n_kv_heads": 2,
         "rope": Rope(),
         "window": PERIOD,
+    },
+    ReferenceSplitAttention: {  # twice the heads, so that each rank has as many as one device
+        "d_model": D_MODEL,
+        "n_heads": 8,
+        "n_kv_heads": 4,
+        "head_dim": 8,
+        "rope": Rope(),
     },
 }
 

@@ -5,15 +5,21 @@
 :class:`~attnlib.variants.gqa.GroupedQueryAttention`,
 :class:`~attnlib.variants.mla.MultiHeadLatentAttention` and
 :class:`~attnlib.variants.swa.SlidingWindowAttention` compute, on the CPU, without a fused
-kernel and without checks of their input.
+kernel and without checks of their input. :class:`ReferenceSplitAttention` computes the first of
+them as two devices would.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from attnlib.rope import Rope, apply_rope, rope_angles
+
+RANKS, PARTS = 2, 2  # devices that share the heads, and parts of the keys on each of them
 
 
 class ReferenceCache:
@@ -181,6 +187,65 @@ class ReferenceAttention(ReferenceSteps):
         return self.memory(shape, batch_size)
 
 
+class ReferenceSplitAttention(ReferenceAttention):
+    """Attention as two devices compute it, in one process: by heads, and in parts of the keys.
+
+    Each rank has half of the query heads and their KV heads, so both are even in number, and
+    attends to every second key at a time. With the same weights, its outputs equal those of
+    :class:`~attnlib.variants.gqa.GroupedQueryAttention`, whose arguments it has;
+    :mod:`attnlib.labs.devices` does the same with real processes.
+    """
+
+    def forward(
+        self, x: Tensor, cache: ReferenceCache | None = None, *, causal: bool = True,
+        key_mask: Tensor | None = None, return_weights: bool = False,
+    ) -> Any:  # fmt: skip
+        """Mix each token with the tokens it may see; as GroupedQueryAttention.forward."""
+        start = 0 if cache is None else cache.seen
+        mask = self.mask(start, x.shape[1], causal, key_mask)
+        q, k, v = self.project(x)
+        q, k = self.rotate(q, k, start)
+        k, v = self.cache_kv(cache, k, v)  # (B, ranks, H_kv / ranks, S, D) each
+        found = [
+            self.attend(q, self.repeat_kv(k), self.repeat_kv(v), mask)
+            for q, k, v in zip(q.chunk(RANKS, dim=1), k.unbind(1), v.unbind(1), strict=True)
+        ]
+        out, weights = (torch.cat(each, dim=1) for each in zip(*found, strict=True))  # all H
+        out = self.o_proj(self.merge(out))  # (B, T, d_model); real ranks each project, and add
+        return (out, weights) if return_weights else out
+
+    def repeat_kv(self, x: Tensor) -> Tensor:
+        """Give a rank's query heads their KV heads: (B, H_kv / ranks, S, D) to H / ranks."""
+        heads = torch.arange(self.n_heads // RANKS)
+        G = len(heads) // x.shape[1]
+        return x[:, heads // G]
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Attend to one part of the keys after the other: (B, H, T, D), and the weights."""
+        scores, part_of = q @ k.mT * q.shape[-1] ** -0.5, torch.arange(k.shape[2]) % PARTS
+        parts = [scores.masked_fill(~(mask & (part_of == p)), -torch.inf) for p in range(PARTS)]
+        scores = torch.stack(parts)  # (parts, B, H, T, S)
+        weights, lses = scores.softmax(dim=-1).nan_to_num(0.0), scores.logsumexp(dim=-1)
+        return self.join(weights @ v, lses), self.join(weights, lses)
+
+    def join(self, parts: Tensor, lses: Tensor) -> Tensor:
+        """Join what the parts found, by their log-sum-exps: one tensor for all of them."""
+        shares = lses.softmax(dim=0).nan_to_num(0.0)[..., None]  # (parts, B, H, T, 1)
+        return (parts * shares).sum(dim=0)
+
+    def cache_kv(self, cache: ReferenceCache | None, k: Tensor, v: Tensor) -> Sequence[Tensor]:
+        """Store the new keys and values, and return those of all tokens, rank by rank."""
+        kv: Tensor = torch.stack([k, v], dim=1).unflatten(2, (RANKS, -1))
+        if cache is not None:
+            kv = cache.update(kv)  # (B, 2, ranks, H_kv / ranks, S, D)
+        return kv.unbind(1)
+
+    def new_cache(self, batch_size: int, capacity: int) -> Any:
+        """Allocate an empty cache: on each rank keys and values of each of its KV heads."""
+        shape = (2, RANKS, self.n_kv_heads // RANKS, capacity, self.head_dim)
+        return self.memory(shape, batch_size)
+
+
 class ReferenceLatentAttention(ReferenceSteps):
     """Multi-head latent attention in its expanded form, step by step.
 
@@ -222,7 +287,10 @@ class ReferenceLatentAttention(ReferenceSteps):
         self.kv_b_proj = nn.Linear(kv_lora_rank, n_heads * d_kv, bias=False)
         self.o_proj = nn.Linear(n_heads * v_head_dim, d_model, bias=False)
 
-    def forward(self, x, cache=None, *, causal=True, key_mask=None, return_weights=False):
+    def forward(
+        self, x: Tensor, cache: ReferenceCache | None = None, *, causal: bool = True,
+        key_mask: Tensor | None = None, return_weights: bool = False,
+    ) -> Any:  # fmt: skip
         """Mix each token with the tokens it may see; as MultiHeadLatentAttention.forward."""
         start = 0 if cache is None else cache.seen
         q_nope, q_rope, latent, k_rope = self.project(x)
@@ -233,14 +301,14 @@ class ReferenceLatentAttention(ReferenceSteps):
         out = self.o_proj(self.merge(weights @ v))  # (B, T, d_model)
         return (out, weights) if return_weights else out
 
-    def project(self, x):
+    def project(self, x: Tensor) -> tuple[Tensor, ...]:
         """Make both parts of the queries, the latent (B, T, d_c) and the shared rotary key."""
         q = self.q_proj(x) if self.q_lora_rank is None else self.queries_from_latent(x)
         q = self.split(q, self.n_heads)  # (B, H, T, nope + rope)
         latent, k_rope = self.kv_a_proj_with_mqa(x).tensor_split([self.kv_lora_rank], dim=-1)
         return *q.tensor_split([self.qk_nope_head_dim], dim=-1), latent, k_rope[:, None]
 
-    def queries_from_latent(self, x):
+    def queries_from_latent(self, x: Tensor) -> Any:
         """Compress the queries and expand them again."""
         return self.q_b_proj(self.q_a_layernorm(self.q_a_proj(x)))
 
@@ -251,7 +319,7 @@ class ReferenceLatentAttention(ReferenceSteps):
             entries = cache.update(entries)  # (B, S, d_c + d_h^R)
         return entries.tensor_split([self.kv_lora_rank], dim=-1)
 
-    def unpack(self, latent, k_rope):
+    def unpack(self, latent: Tensor, k_rope: Tensor) -> tuple[Tensor, Tensor]:
         """Make keys (B, H, S, nope + rope) and values (B, H, S, v) of all heads."""
         kv = self.split(self.kv_b_proj(latent), self.n_heads)  # (B, H, S, nope + v)
         k_nope, v = kv.tensor_split([self.qk_nope_head_dim], dim=-1)
@@ -290,7 +358,10 @@ class ReferenceWindowAttention(ReferenceAttention):
         self.window, self.first, self.index = self.window_of(window, index), first, index
         self.sinks = nn.Parameter(torch.zeros(n_heads)) if sinks else None
 
-    def forward(self, x, cache=None, *, causal=True, key_mask=None, return_weights=False):
+    def forward(
+        self, x: Tensor, cache: ReferenceRing | None = None, *, causal: bool = True,
+        key_mask: Tensor | None = None, return_weights: bool = False,
+    ) -> Any:  # fmt: skip
         """Mix each token with those of its window; as SlidingWindowAttention.forward."""
         start = 0 if cache is None else cache.seen
         q, k, v = self.project(x)
@@ -351,7 +422,7 @@ class ReferenceWindowAttention(ReferenceAttention):
         weights = self.attention_weights(q, k, mask)
         return weights @ v, weights
 
-    def new_cache(self, batch_size, capacity):
+    def new_cache(self, batch_size: int, capacity: int) -> ReferenceRing:
         """Allocate an empty ring: as many rows as a query sees, or one for each token."""
         rows = capacity if self.window is None else min(capacity, self.first + self.window)
         return ReferenceRing(super().new_cache(batch_size, rows).rows)

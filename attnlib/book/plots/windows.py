@@ -72,7 +72,9 @@ def needle_curves(found: NeedleFindings) -> Figure:
         points = found.accuracy(name)
         ax.errorbar(
             found.distances, [p.mean for p in points], [p.half for p in points],
-            marker=marker, linestyle=line, color=color, markersize=4, capsize=2,
+            marker=marker, linestyle=line, color=color, capsize=2,
+            markersize=9 if name == "all full" else 4,
+            markerfacecolor="none" if name == "all full" else color,
             label=f"{name}, {settings.patterns[name]}",
         )  # fmt: skip
     ax.set_ylim(0, 1.06)

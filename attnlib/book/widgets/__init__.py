@@ -13,6 +13,8 @@ except ModuleNotFoundError as error:
     raise missing_extra(error) from error
 
 from attnlib.book.widgets.base import Widget
+from attnlib.book.widgets.blocks import BlockWalk
+from attnlib.book.widgets.devices import DeviceSplit
 from attnlib.book.widgets.dial import RopeDial
 from attnlib.book.widgets.dials import CacheDials
 from attnlib.book.widgets.dissector import HeadlineDissector
@@ -28,9 +30,11 @@ from attnlib.book.widgets.window import WindowExplorer
 
 __all__ = [
     "AttentionHeatmap",
+    "BlockWalk",
     "CacheDials",
     "CacheExplorer",
     "CacheGrowth",
+    "DeviceSplit",
     "HeadSharing",
     "HeadlineDissector",
     "MlaStepper",
