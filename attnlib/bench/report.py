@@ -127,8 +127,8 @@ def orders(rows: Sequence[Row]) -> str:
 
     Returns:
         A line for each context length with several variants. "=" is between two neighbours
-        whose floors are equal, or whose measured quartiles overlap. If something disturbed the run, one line says
-        so, and what to do.
+        whose floors are equal, or whose measured quartiles overlap. If something disturbed the
+        run, one line says so, and what to do.
 
     Raises:
         ValueError: as :func:`rankings`.

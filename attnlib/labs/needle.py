@@ -119,7 +119,7 @@ class Settings:
 
     @property
     def patterns(self) -> dict[str, str]:
-        """Letters of the layers of each kind, the first layer first, F if it sees everything."""
+        """Letters of the layers of each kind, the first one first; F sees everything."""
         windows = "S" * (self.n_layers - 1)
         letters = ("F" * self.n_layers, windows + "F", "F" + windows, windows + "S")
         return dict(zip(KINDS, letters, strict=True))

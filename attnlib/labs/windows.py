@@ -126,6 +126,9 @@ class WindowFindings(Findings):
         Args:
             kind: such as ``"everything"``, or of :func:`kind_of`.
 
+        Returns:
+            The run.
+
         Raises:
             ValueError: if there is none of this kind.
         """
@@ -154,6 +157,9 @@ def kind_of(window: int, first: int = 0, pattern: str = "S") -> str:
         window: W.
         first: first tokens that are kept.
         pattern: of layers, F for those that see everything.
+
+    Returns:
+        Such as ``"256 + first 1, SF"``.
     """
     kept = f" + first {first}" if first else ""
     return f"{window}{kept}" + (f", {pattern}" if pattern != "S" else "")
@@ -301,6 +307,9 @@ def trials(settings: WindowSettings) -> dict[str, Mapping[str, Any]]:
 
     Args:
         settings: of the experiment.
+
+    Returns:
+        In the order in which it is tried.
     """
     chosen = [(W, first, "S") for W in settings.windows for first in (0, 1)]
     chosen += [(settings.window, first, "S") for first in (2, 4)]
@@ -400,6 +409,9 @@ class Looks:
 
         Args:
             name: one of those in :mod:`attnlib.labs.results`.
+
+        Returns:
+            The weights.
         """
         found: Looks = from_json(cls, RESULTS.load(name))
         return found
@@ -409,6 +421,9 @@ class Looks:
 
         Args:
             kind: one of those in ``weights``.
+
+        Returns:
+            Rows that sum to 1.
 
         Raises:
             ValueError: if there is none of this kind.

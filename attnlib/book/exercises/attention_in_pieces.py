@@ -28,6 +28,9 @@ def one_pass(
         running: whether the maximum runs over all blocks, not over each.
         divide: whether the output is divided by the sum at the end.
         log: of the sum of exponentials, from the largest score and the sum.
+
+    Returns:
+        A function as :func:`grade_one_pass` takes it.
     """
 
     def answer(scores: Tensor, values: Tensor, block_size: int) -> tuple[Tensor, Tensor]:
