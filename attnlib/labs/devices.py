@@ -691,7 +691,7 @@ class Share(NamedTuple):
     """What one rank had of one layer.
 
     Attributes:
-        layer: its name, one of :data:`KV_HEADS`.
+        layer: its name, one of ``KV_HEADS``.
         split: one of :data:`~attnlib.layers.SPLITS`.
         rank: of the process.
         stored_bytes: of its cache, as measured.
@@ -749,7 +749,7 @@ def example_layer(name: str) -> Layer:
     """Build a small layer with random weights, the same ones in every process.
 
     Args:
-        name: one of :data:`KV_HEADS`.
+        name: one of ``KV_HEADS``.
 
     Returns:
         The layer, float32, on the CPU.
@@ -777,7 +777,7 @@ def compare(layer: Layer, split: Split, x: Tensor) -> tuple[float, Any, list[int
     Args:
         layer: the whole layer.
         split: this rank's share of it.
-        x: hidden states, shape ``(B, T, d_model)``; the first :data:`PROMPT` are the prompt.
+        x: hidden states, shape ``(B, T, d_model)``; the first ``PROMPT`` are the prompt.
 
     Returns:
         ``(difference, cache, sent)``: the largest one of all outputs, this rank's cache, and
@@ -851,7 +851,7 @@ def run_on(
     Args:
         ranks: processes, N.
         splits: of :data:`~attnlib.layers.SPLITS`.
-        layers: of :data:`KV_HEADS`.
+        layers: of ``KV_HEADS``.
         batch_size: sequences, B.
         timeout: seconds after which all processes are ended.
 
@@ -911,7 +911,7 @@ def launch(command: Sequence[str], ranks: int, *, timeout: float = 120.0) -> Non
             raise RuntimeError(f"of {ranks} ranks, at least one failed\n{heard}")
 
 
-def stop(process: subprocess.Popen[str], patience: float = 10.0) -> None:
+def stop(process: Any, patience: float = 10.0) -> None:
     """End the launcher, which ends its ranks; they are in sessions of their own.
 
     Args:

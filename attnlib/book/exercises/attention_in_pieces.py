@@ -30,7 +30,7 @@ def one_pass(
         log: of the sum of exponentials, from the largest score and the sum.
 
     Returns:
-        A function as :func:`grade_one_pass` takes it.
+        A function as ``grade_one_pass`` takes it.
     """
 
     def answer(scores: Tensor, values: Tensor, block_size: int) -> tuple[Tensor, Tensor]:

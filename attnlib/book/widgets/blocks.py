@@ -82,8 +82,8 @@ class BlockWalk(Widget, file="blocks"):
 
     def __init__(
         self,
-        scores: Rows | None = None,
-        values: Rows | None = None,
+        scores: Tensor | Sequence[Sequence[float]] | None = None,
+        values: Tensor | Sequence[Sequence[float]] | None = None,
         *,
         causal: bool = False,
         block_size: int = 2,

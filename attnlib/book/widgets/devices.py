@@ -134,7 +134,7 @@ class DeviceSplit(Widget, file="devices"):
     """What each of several devices holds and sends when they share one attention layer.
 
     The example has 8 query heads and 4 sequences of 8 positions. The page looks up what
-    :func:`shared` computes.
+    ``shared`` computes.
 
     Args:
         variant: at first: one of `attnlib.book.widgets.devices.VARIANTS`.
