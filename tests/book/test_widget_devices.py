@@ -99,7 +99,7 @@ def test_copies_by_heads_are_those_of_the_chapter():
 
 
 def test_positions_are_dealt_out_in_turn():
-    case = shared("MQA", 4, "context")
+    case = shared("heads-1", 4, "context")
     positions = [rank.positions for rank in case.ranks]
     assert positions == [(0, 4), (1, 5), (2, 6), (3, 7)]
     assert {rank.queries for rank in case.ranks} == {tuple(range(HEADS))}
@@ -138,7 +138,7 @@ def test_what_is_sent_is_what_a_ring_sends(ranks):
 
 def test_the_latent_is_as_wide_beside_a_head_as_in_deepseek():
     [kind] = MODELS["DeepSeek-V3 / R1"].layers
-    [latent, rotary], [head] = layer("MLA").parts, layer("MQA").parts
+    [latent, rotary], [head] = layer("latent").parts, layer("heads-1").parts
     assert latent.width / head.width == 2 and rotary.width / head.width == 0.25
     assert kind.kv_lora_rank == 4 * 128 and kind.qk_rope_head_dim == 128 // 2
 
@@ -151,8 +151,8 @@ def test_words_fit_their_case(variant, ranks, split):
     case = shared(variant, ranks, split)
     assert bool(words) == bool(sources) == (ranks > 1)
     assert set(sources) <= set(LINKS)
-    assert ("copied" in key) == (case.copies > 1 and variant != "MLA")
-    assert ("MLA" in key) == (variant == "MLA" and ranks > 1)
+    assert ("copied" in key) == (case.copies > 1 and variant != "latent")
+    assert ("MLA" in key) == (variant == "latent" and ranks > 1)
     assert key == "one rank" or {"context": "positions"}.get(split, split) in key
     text = sending(variant, ranks, split)
     assert (f"= {case.sent} numbers" in text) == (case.sent > 0)
@@ -167,7 +167,7 @@ def test_every_engine_sentence_and_link_is_used():
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ({"variant": "GQA"}, "variant must be one of 'MHA', 'GQA-4', .*got 'GQA'"),
+        ({"variant": "GQA"}, "variant must be one of 'heads-8', 'heads-4', .*got 'GQA'"),
         ({"ranks": 3}, "ranks must be one of 1, 2, 4, 8, got 3"),
         ({"ranks": 2.0}, "ranks must be an integer of at least 1, got 2.0"),
         ({"split": "positions"}, "split must be one of 'heads', .*got 'positions'"),
@@ -182,8 +182,8 @@ def test_bad_arguments_are_named(options, complaint):
 
 
 def test_a_kernel_cannot_set_what_the_page_cannot_show():
-    widget = DeviceSplit("MLA", 4, split="context", rank=3)
-    state = {"rank": 3, "ranks": 4, "split": "context", "variant": "MLA"}
+    widget = DeviceSplit("latent", 4, split="context", rank=3)
+    state = {"rank": 3, "ranks": 4, "split": "context", "variant": "latent"}
     assert widget.state() == state
     for name, value in (("variant", ""), ("ranks", 5), ("split", ""), ("rank", 4)):
         with pytest.raises(ValueError, match=rf"^{name} must be one of .*got {value!r}$"):
@@ -222,6 +222,6 @@ def test_the_page_is_small_and_the_same_each_time():
     one, other = (DeviceSplit(label="x").html() for _ in range(2))
     assert one == other
     stored = json.loads(re.search(r'application/json">(.*?)</script>', one)[1])
-    assert (stored["variant"], stored["ranks"], stored["split"]) == ("GQA-2", 8, "heads")
+    assert (stored["variant"], stored["ranks"], stored["split"]) == ("heads-2", 8, "heads")
     assert stored["data"] == DeviceSplit().data  # its keys are texts already
     assert len(json.dumps(stored)) < 60_000

@@ -53,7 +53,7 @@ function render({ model, el }) {
 
   /** What a rank holds, in words. */
   function words(variant, [queries, heads, sequences, positions]) {
-    const stored = variant === "MLA" ? "the latent" : inWords(heads, "KV head", letter);
+    const stored = variant === "latent" ? "the latent" : inWords(heads, "KV head", letter);
     return { queries: inWords(queries, "query head"), stored, where: `${inWords(sequences, "sequence")}, ${inWords(positions, "position")}` };
   }
 
@@ -81,8 +81,13 @@ function render({ model, el }) {
   }
 
   /** The whole cache as frames, a block for each sequence, and filled cells where the rank stores entries. */
+  /** The first words of a choice, such as the name of the variant. */
+  function called(variant) {
+    return Object.fromEntries(data.variants)[variant].split(":")[0];
+  }
+
   function picture(variant, [, heads, sequences, positions, bytes], copy) {
-    const height = (ROW * data.numbers[variant]) / data.numbers.MHA;
+    const height = (ROW * data.numbers[variant]) / Math.min(...Object.values(data.numbers));
     const tall = data.rows[variant] * height;
     const block = data.positions * CELL;
     const x = (at) => GUTTER + at * (block + GAP);
@@ -97,7 +102,7 @@ function render({ model, el }) {
         }
       }
     }
-    const names = variant === "MLA" ? [] : [...heads].map((head) => s("text", { x: 1, y: TOP + head * height + 10 }, letter(head)));
+    const names = variant === "latent" ? [] : [...heads].map((head) => s("text", { x: 1, y: TOP + head * height + 10 }, letter(head)));
     const above = Array.from({ length: data.sequences }, (_, at) => s("text", { x: x(at) + block / 2, y: 9, "text-anchor": "middle" }, `seq ${at}`));
     return s("svg", { "aria-hidden": "true", viewBox: `0 0 ${x(data.sequences) - GAP + 2} ${TOP + tall + 2}` }, ...Object.entries(paths).map(([kind, d]) => s("path", { class: kind, d })), ...(bytes ? names : []), ...above);
   }
@@ -118,12 +123,12 @@ function render({ model, el }) {
     const times = now.copies === 1 ? "once" : `${now.copies} times`;
     const [how] = data.splits.find(([name]) => name === split)[1].split(" (");
     const each = N === 1 ? "one rank" : empty ? `each of ${N - empty} ranks in use` : `each of ${N} ranks`;
-    answer.replaceChildren(`${variant} ${how}: ${each} keeps `, h("b", {}, share), ". Every entry is stored ", h("b", {}, times), ".");
-    const undivided = variant === "MLA" ? "A latent has no heads that ranks could divide: it is on each of them." : `${data.rows[variant]} KV head${variant === "MQA" ? "" : "s"} cannot be divided among ${N} ranks: ${variant === "MQA" ? "it" : "each"} is on ${now.copies} of them.`;
+    answer.replaceChildren(`${called(variant)} ${how}: ${each} keeps `, h("b", {}, share), ". Every entry is stored ", h("b", {}, times), ".");
+    const undivided = variant === "latent" ? "A latent has no heads that ranks could divide: it is on each of them." : `${data.rows[variant]} KV head${variant === "heads-1" ? "" : "s"} cannot be divided among ${N} ranks: ${variant === "heads-1" ? "it" : "each"} is on ${now.copies} of them.`;
     const unused = `${data.sequences} sequences cannot be divided among ${N} ranks: ranks ${N - empty} to ${N - 1} hold none and wait. With ${N} sequences or more, all would work.`;
     clash.hidden = !empty && now.copies === 1;
     clash.textContent = empty ? unused : now.copies > 1 ? undivided : "";
-    const row = variant === "MLA" ? "the row is the latent" : "rows are KV heads";
+    const row = variant === "latent" ? "the row is the latent" : "rows are KV heads";
     key.replaceChildren(
       `Frames: the whole cache, a block for each sequence; columns are positions 0 to ${data.positions - 1}, ${row}. `,
       swatch("own"),

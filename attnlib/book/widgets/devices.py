@@ -20,11 +20,11 @@ NUMBER_BYTES = 2  # bfloat16
 RANKS = (1, 2, 4, 8)
 # The label of each variant and its KV heads; a latent is one thing for all query heads.
 VARIANTS = {
-    "MHA": ("MHA: 8 KV heads", 8),
-    "GQA-4": ("GQA-4: 4", 4),
-    "GQA-2": ("GQA-2: 2", 2),
-    "MQA": ("MQA: 1", 1),
-    "MLA": ("MLA: a latent", 1),
+    "heads-8": ("MHA: 8 KV heads", 8),
+    "heads-4": ("GQA-4: 4", 4),
+    "heads-2": ("GQA-2: 2", 2),
+    "heads-1": ("MQA: 1", 1),
+    "latent": ("MLA: a latent", 1),
 }
 SPLITS = {"heads": "by heads", "sequences": "by sequences", "context": "by positions (context)"}
 
@@ -145,7 +145,7 @@ class DeviceSplit(Widget, file="devices"):
         label: the figure's title.
 
     Attributes:
-        variant: ``"MHA"``, ``"GQA-4"``, ``"GQA-2"``, ``"MQA"`` or ``"MLA"``.
+        variant: ``"heads-8"``, ``"heads-4"``, ``"heads-2"``, ``"heads-1"`` or ``"latent"``.
         ranks: devices.
         split: ``"heads"``, ``"sequences"`` or ``"context"``.
         rank: the rank chosen; the last one if there are fewer than before.
@@ -156,7 +156,7 @@ class DeviceSplit(Widget, file="devices"):
 
     anchor = "device-split"
 
-    variant = traitlets.Unicode("MHA").tag(sync=True, state=True)
+    variant = traitlets.Unicode("heads-8").tag(sync=True, state=True)
     ranks = traitlets.Int(1).tag(sync=True, state=True)
     split = traitlets.Unicode("heads").tag(sync=True, state=True)
     rank = traitlets.Int(0).tag(sync=True, state=True)
@@ -168,7 +168,7 @@ class DeviceSplit(Widget, file="devices"):
 
     def __init__(
         self,
-        variant: str = "GQA-2",
+        variant: str = "heads-2",
         ranks: int = 8,
         *,
         split: str = "heads",
@@ -199,7 +199,7 @@ class DeviceSplit(Widget, file="devices"):
             f" but {SEQUENCES} sequences leave ranks {SEQUENCES} to 7 of 8 empty."
         )
         sent = [
-            [label] + [f"{shared('MHA', ranks, split).sent} numbers" for ranks in several]
+            [label] + [f"{shared('heads-8', ranks, split).sent} numbers" for ranks in several]
             for split, label in SPLITS.items()
         ]
         each = f"What each rank sends per new token in a ring, d_model = {D_MODEL}."
@@ -215,7 +215,7 @@ def layer(variant: str) -> LayerKind:
     Returns:
         One layer.
     """
-    if variant == "MLA":
+    if variant == "latent":
         return LayerKind(
             n_layers=1, n_heads=HEADS, kv_lora_rank=LATENT, qk_rope_head_dim=ROTARY
         )
@@ -312,7 +312,7 @@ def sending(variant: str, ranks: int, split: str) -> str:
             " (all-to-all)."
         )
     part = HEADS * (HEAD_DIM + 1)
-    expands = ", which MLA expands to D_v before," if variant == "MLA" else ""
+    expands = ", which MLA expands to D_v before," if variant == "latent" else ""
     return (
         "Each rank attends to the positions that it holds. An all-gather then brings to every"
         f" rank the partial outputs{expands} and the log-sum-exps of all ranks:"
@@ -336,17 +336,17 @@ def situation(variant: str, ranks: int, split: str) -> str:
     if ranks == 1:
         return "one rank"
     if split == "sequences":
-        return "MLA by sequences" if variant == "MLA" else "by sequences"
+        return "MLA by sequences" if variant == "latent" else "by sequences"
     _, kv_heads = VARIANTS[variant]
     if split == "heads":
-        if variant == "MLA":
+        if variant == "latent":
             return "MLA by heads"
         return "copied by heads" if ranks > kv_heads else "by heads"
     if ranks <= kv_heads:
         return "by positions, heads left"
     if kv_heads > 1:
         return "by positions and heads"
-    return "MLA by positions" if variant == "MLA" else "by positions"
+    return "MLA by positions" if variant == "latent" else "by positions"
 
 
 def device_data() -> dict[str, object]:

@@ -12,11 +12,11 @@ from visits import PHONE
 
 EVERY_PLACE = pytest.mark.parametrize("place", places("devices"), ids=str, scope="module")
 VARIANTS = {
-    "MHA": ("MHA: 8 KV heads", 8, 32),  # label, KV heads, numbers per entry and head
-    "GQA-4": ("GQA-4: 4", 4, 32),
-    "GQA-2": ("GQA-2: 2", 2, 32),
-    "MQA": ("MQA: 1", 1, 32),
-    "MLA": ("MLA: a latent", 1, 72),
+    "heads-8": ("MHA: 8 KV heads", 8, 32),  # label, KV heads, numbers per entry and head
+    "heads-4": ("GQA-4: 4", 4, 32),
+    "heads-2": ("GQA-2: 2", 2, 32),
+    "heads-1": ("MQA: 1", 1, 32),
+    "latent": ("MLA: a latent", 1, 72),
 }
 SPLITS = {"heads": "by heads", "sequences": "by sequences", "context": "by positions (context)"}
 RANKS = (1, 2, 4, 8)
@@ -133,7 +133,7 @@ def assert_box(box: dict, truth: Truth, rank: int, chosen: int):
     mark = f"copy of rank {first}" if is_copy else "" if held else "empty"
     assert title.strip() == f"rank {rank} {mark}".strip()
     assert queries == in_words(truth.queries(rank), "query head")
-    latent = truth.variant == "MLA"
+    latent = truth.variant == "latent"
     heads = in_words(truth.heads(rank), "KV head", "ABCDEFGH")
     assert stored == ("no sequence" if not held else "the latent" if latent else heads)
     assert size == f"{truth.bytes(rank):,} bytes"
@@ -200,7 +200,7 @@ def walk(widget, state: dict, way: str) -> dict:
     """Choose every option of every control."""
     steps = [("variant", v) for v in VARIANTS] + [("ranks", n) for n in (1, 2, 4, 8)]
     steps += [("split", s) for s in SPLITS] + [("rank", r) for r in range(8)]
-    steps += [("split", "heads"), ("variant", "GQA-4"), ("rank", 7), ("ranks", 4)]
+    steps += [("split", "heads"), ("variant", "heads-4"), ("rank", 7), ("ranks", 4)]
     for name, value in steps:
         state = choose(widget, state, name, value, way)
         assert_shows(widget, state)
@@ -242,7 +242,7 @@ def test_what_is_announced_is_what_has_changed(show, place, address):
     widget, state = begin(show, place, address)
     status = widget.locator(".spoken")
     assert status.text_content() == ""  # nothing when the page opens
-    other = "MQA" if state["variant"] != "MQA" else "MHA"
+    other = "heads-1" if state["variant"] != "heads-1" else "heads-8"
     state = choose(widget, state, "variant", other, "mouse")
     shown = assert_shows(widget, state)
     status.filter(has_text=other).wait_for(state="attached")
@@ -273,7 +273,7 @@ def test_the_address_keeps_what_was_chosen(show, place, home):
     widget, state = begin(show, place, home, is_loaded_anew=True)
     page = widget.page
     assert urlsplit(page.url).query == ""  # a page that was only opened keeps its address
-    for name, value in (("variant", "MLA"), ("ranks", 4), ("split", "context"), ("rank", 3)):
+    for name, value in (("variant", "latent"), ("ranks", 4), ("split", "context"), ("rank", 3)):
         state = choose(widget, state, name, value, "mouse")
     page.wait_for_url(re.compile("rank=3"))
     parts = urlsplit(page.url)
