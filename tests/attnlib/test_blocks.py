@@ -6,6 +6,7 @@ from helpers import relative_error
 
 from attnlib import attention, causal_mask, fused_attention
 from attnlib.blocks import attention_in_blocks, merge
+from attnlib.variants.swa import attend_with_sinks
 
 B, T, S, D, D_V = 2, 7, 37, 8, 5
 BLOCKS = [1, 2, 5, 8, 36, 37, 100]
@@ -111,3 +112,19 @@ def test_bad_input():
     out, lse = attention_in_blocks(q, k, v)
     with pytest.raises(ValueError, match="one entry per part, got 2 and 1"):
         merge([out, out], [lse])
+
+
+@pytest.mark.parametrize("block_size", [1, 3, 8])
+def test_a_sink_is_a_key_more_or_a_gate_by_the_log_sum_exp(block_size):
+    """Catches a log-sum-exp that is of the last block, or not that of the scores as scaled."""
+    draw = torch.Generator().manual_seed(0)
+    q = torch.randn(2, 6, 5, 4, generator=draw, dtype=torch.float64)
+    k, v = torch.randn(2, 2, 3, 7, 4, generator=draw, dtype=torch.float64)
+    sinks, mask = (
+        torch.randn(6, generator=draw, dtype=torch.float64),
+        torch.ones(5, 7).tril(2) > 0,
+    )
+    expected, _ = attend_with_sinks(q, k, v, mask, sinks)
+    out, lse = attention_in_blocks(q, k, v, mask=mask, block_size=block_size)
+    gate = torch.sigmoid(lse - sinks[:, None])[..., None]
+    torch.testing.assert_close(out * gate, expected, rtol=1e-12, atol=1e-12)
