@@ -37,7 +37,8 @@ function render({ model, el }) {
       fill.style.width = `${(100 * caches[i]) / full}%`;
       mark.style.left = `${(100 * data.memory) / full}%`;
     });
-    const [largest, smallest] = [Math.max(...caches), Math.min(...caches)];
+    const whole = caches.filter((_, i) => !data.variants[i].window); // those that keep every token
+    const [largest, smallest] = [Math.max(...whole), Math.min(...whole)];
     const at = (value) => rows[caches.indexOf(value)].name;
     const text = `After ${tokens(context)}, one user’s cache takes ${gib(largest)} with ${at(largest)} and ${gib(smallest)} with ${at(smallest)}.`;
     answer.textContent = text;

@@ -20,7 +20,7 @@ FIRST = {"context": 8192, "users": 32, "bits": 16, "memory": 80, "unit": "GB"}
 FIELDS = (
     "layers",
     "query heads",
-    "KV heads of GQA",
+    "KV heads of GQA, SWA",
     "head width",
     "latent width of MLA",
     "rotary width of MLA",

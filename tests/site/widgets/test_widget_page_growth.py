@@ -15,6 +15,7 @@ GEOMETRIES = {
     "GQA": Geometry(61, 128, 8, 128),
     "MQA": Geometry(61, 128, 1, 128),
     "MLA": MODEL,
+    "SWA": Geometry(61, 128, 8, 128, window=1024, n_window_layers=61),
 }
 MEMORY = 80 * 10**9
 
