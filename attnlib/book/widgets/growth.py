@@ -16,7 +16,7 @@ BITS = 16  # per number
 
 
 class CacheGrowth(Widget, file="growth"):
-    """Bars of the variants' caches of one user against the memory of one device, over the context.
+    """Bars of one user's cache in each variant, against the memory of one device.
 
     Args:
         geometry: the model's sizes; each variant is shown with its heads and layers.
