@@ -232,12 +232,24 @@ def with_windows(geometry: Geometry, pattern: str, window: int) -> Geometry:
     Raises:
         ValueError: if the pattern is empty or has another letter, or ``window`` is below 1.
     """
-    if not pattern or set(pattern) - set("SF"):
-        raise ValueError(f"pattern must be letters S and F, such as SSSF, got {pattern!r}")
+    check_pattern(pattern)
     check_size("window", window)
     layers = (pattern * geometry.n_layers)[: geometry.n_layers]
     n = layers.count("S")
     return replace(geometry, window=window if n else None, n_window_layers=n)
+
+
+def check_pattern(pattern: str) -> None:
+    """Check a pattern of layers.
+
+    Args:
+        pattern: as for :func:`with_windows`.
+
+    Raises:
+        ValueError: if it is empty or has another letter than S and F.
+    """
+    if not pattern or set(pattern) - set("SF"):
+        raise ValueError(f"pattern must be letters S and F, such as SSSF, got {pattern!r}")
 
 
 def add_formula(

@@ -22,7 +22,7 @@ from attnlib.bench.machine import (
 from attnlib.bench.measure import Row, geometries, measure_decode, measure_prefill
 from attnlib.bench.report import report, summary
 from attnlib.bench.stored import save_json
-from attnlib.costs import with_windows
+from attnlib.costs import check_pattern, with_windows
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -62,6 +62,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     given.threads = given.threads or ([everything] if on_gpu else sorted({1, everything}))
     with parser.refusing():
         check_device(given.device)
+        if given.pattern:
+            check_pattern(given.pattern)
         if given.json:
             prepare_file(given.json)
     return given

@@ -377,8 +377,8 @@ def check_plan(
         with torch.device("meta"):
             built = build_layers(geometry, dtype=None, device=None)
         parts = list(built.layers) if isinstance(built, Stack) else [built]
-        windows = sum(getattr(layer, "window", None) is not None for layer in parts)
-        if windows != geometry.n_window_layers:
+        windows = [w for layer in parts if (w := getattr(layer, "window", None)) is not None]
+        if windows != [geometry.window] * geometry.n_window_layers:
             raise ValueError(f"geometries must have no window, got {geometry.window} in {name}")
     if compare and find_spec("transformers") is None:
         raise ValueError("compare must be False where transformers is not installed, got True")

@@ -440,6 +440,26 @@ def train_on(
 TRAINED_ON = ("GQA", "MQA, mean", "latent 128, activations")
 
 
+def read_prose(tokenizer: Tokenizer) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:
+    """Return the stored prose as tokens, and its fingerprint.
+
+    Args:
+        tokenizer: of the model.
+
+    Returns:
+        ``(tokens, text)`` for "held_out" and "sample": int64 of shape ``(n,)``, and their
+        number with the sha256 of what was read.
+    """
+    tokens = {
+        part: torch.tensor(tokenizer.encode(prose(part))) for part in ("held_out", "sample")
+    }
+    text = {
+        part: {"tokens": len(of), "sha256": hashlib.sha256(prose(part).encode()).hexdigest()}
+        for part, of in tokens.items()
+    }
+    return tokens, text
+
+
 def run(
     path: Path, model: Llama, tokenizer: Tokenizer, settings: Settings,
     *, progress: Callable[[str], object] = print,
@@ -459,16 +479,7 @@ def run(
     Raises:
         ValueError: if the file is of other settings or of another text.
     """
-    parts = {
-        part: torch.tensor(tokenizer.encode(prose(part))) for part in ("held_out", "sample")
-    }
-    text = {
-        part: {
-            "tokens": len(tokens),
-            "sha256": hashlib.sha256(prose(part).encode()).hexdigest(),
-        }
-        for part, tokens in parts.items()
-    }
+    parts, text = read_prose(tokenizer)
     found = RealModelFindings(provenance("cpu", torch.float32), text, settings)
     if path.exists():
         earlier = RealModelFindings.read(json.loads(path.read_text(encoding="utf-8")))

@@ -8,9 +8,7 @@ Nothing but the sinks is trained: the model was made to see everything.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -27,10 +25,8 @@ from attnlib.core import split_heads
 from attnlib.labs.experiment import RESULTS, Findings, print_now, run_missing
 from attnlib.labs.heads import random_twice, with_attention
 from attnlib.labs.llama import Llama
-from attnlib.labs.prose import prose
-from attnlib.labs.real_model import cut, passage_losses, perplexity
+from attnlib.labs.real_model import cut, passage_losses, perplexity, read_prose
 from attnlib.labs.smollm import Tokenizer, load_smollm
-from attnlib.labs.stats import Estimate, paired_difference
 from attnlib.variants.gqa import GroupedQueryAttention
 from attnlib.variants.swa import SlidingWindowAttention
 
@@ -137,18 +133,6 @@ class WindowFindings(Findings):
             raise ValueError(f"kind must be one of {', '.join(found)}, got {kind!r}")
         return found[kind]
 
-    def times_worse(self, kind: str, than: str = FULL) -> Estimate:
-        """Return the loss of one kind less that of another, with its interval over passages.
-
-        Args:
-            kind: of the run.
-            than: what it is compared with.
-
-        Returns:
-            Nats per token; e to it is a factor of perplexity.
-        """
-        return paired_difference(self.run(kind).losses, self.run(than).losses)
-
 
 def kind_of(window: int, first: int = 0, pattern: str = "S") -> str:
     """Return the name of a kind of layers.
@@ -218,28 +202,6 @@ def first_logits(model: Llama, tokens: Tensor) -> list[Tensor]:
         first = k[0, :, 0].repeat_interleave(layer.n_heads // layer.n_kv_heads, dim=0)  # (H, D)
         scores = torch.einsum("htd,hd->ht", q[0, :, T // 2 :], first)  # (H, T / 2)
         found.append(scores.mean(dim=1) * layer.head_dim**-0.5)  # (H,)
-        x = block(x)
-    return found
-
-
-@torch.no_grad()
-def value_ratios(model: Llama, tokens: Tensor) -> list[float]:
-    """Return how long the first token's value is beside the others'.
-
-    Args:
-        model: sees everything.
-        tokens: a passage, shape ``(1, T)``.
-
-    Returns:
-        For each layer the norm of the first value, as a part of the mean norm of the others;
-        means over KV heads.
-    """
-    x, found = model.embed(tokens), []
-    for block in model.blocks:
-        layer = block.attention
-        values = split_heads(layer.v_proj(block.attention_norm(x)), layer.n_kv_heads)[0]
-        norms = values.norm(dim=-1)  # (H_kv, T)
-        found.append((norms[:, 0] / norms[:, 1:].mean(dim=1)).mean().item())
         x = block(x)
     return found
 
@@ -345,13 +307,7 @@ def run(
     Raises:
         ValueError: if the file is of other settings or of another text.
     """
-    parts = {
-        part: torch.tensor(tokenizer.encode(prose(part))) for part in ("held_out", "sample")
-    }
-    text = {
-        part: {"tokens": len(tokens), "sha256": sha256(prose(part))}
-        for part, tokens in parts.items()
-    }
+    parts, text = read_prose(tokenizer)
     length = settings.context + settings.tokens
     passages = cut(parts["held_out"], length, settings.passages)
     vocabulary = model.sizes.vocabulary
@@ -369,8 +325,7 @@ def run(
         elif kind == CONTROL:
             sinks = [torch.full((layer.n_heads,), NO_SINK) for layer in plain]
         layers, history = windowed(plain, **tried[kind], sinks=sinks), []
-        with ExitStack() as stack:
-            stack.enter_context(with_attention(model, layers))
+        with with_attention(model, layers):
             if sinks is not None:
                 history = train_sinks(model, layers, parts["sample"], judge, settings)
             repeated = passage_losses(model, twice, settings.period + 1)
@@ -461,18 +416,6 @@ def look(model: Llama, tokenizer: Tokenizer) -> Looks:
         found[kind] = " ".join(map(str, numbers))
     origin = provenance("cpu", torch.float32)
     return Looks(origin, tokenizer.pieces(ids), list(SHORT_LAYERS), found)
-
-
-def sha256(text: str) -> str:
-    """Return the fingerprint of a text.
-
-    Args:
-        text: any.
-
-    Returns:
-        64 hexadecimal digits.
-    """
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

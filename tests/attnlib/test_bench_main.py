@@ -108,6 +108,7 @@ def test_what_failed_is_told_and_stored(tmp_path, capsys, monkeypatch):
         (["--device", "abacus"], "invalid choice: 'abacus'"),
         (["--json", "{folder}"], "json must be a file, got the folder"),
         (["--json", "{folder}/file/below.json"], "json must be a file that can be written"),
+        (["--pattern", "SXF"], "pattern must be letters S and F, such as SSSF, got 'SXF'"),
     ],
     ids=str,
 )
@@ -133,3 +134,15 @@ def test_a_gpu_that_is_not_there_is_named(capsys):
     assert stopped.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.endswith("device must be cpu where torch finds no GPU, got cuda")
+
+
+def test_a_pattern_is_measured_as_one_more_row(tmp_path, monkeypatch):
+    """Catches a pattern whose layers, window or name do not reach the run."""
+    monkeypatch.setattr(command, "machine_rates", lambda **options: RATES)
+    file = tmp_path / "run.json"
+    command.main(["--quick", "--tokens", "9", "--prefill", "4", "--steps", "1", "--no-compare",
+                  "--pattern", "SSF", "--window", "5", "--json", str(file)])  # fmt: skip
+    run = parse_run(file.read_text())
+    assert [row.variant for row in run.select("decode")] == [*VARIANTS, "SSF"]
+    stack = Geometry(**json.loads(file.read_text())["geometries"]["SSF"])
+    assert (stack.n_layers, stack.n_window_layers, stack.window) == (3, 2, 5)

@@ -628,7 +628,7 @@ class NeighboursWindow(ReferenceWindowAttention):
     """The layer after the one meant sees all tokens."""
 
     def window_of(self, window: int, index: int) -> int | None:
-        """Say how many tokens a layer sees; None = all."""
+        """Return the window of a layer, None if it sees everything."""
         return None if index % 6 == 0 else window
 
 

@@ -376,7 +376,7 @@ class ReferenceWindowAttention(ReferenceAttention):
         return (out, weights) if return_weights else out
 
     def window_of(self, window: int, index: int) -> int | None:
-        """Say how many tokens a layer sees; None = all."""
+        """Return the window of a layer, None if it sees everything."""
         return None if (index + 1) % 6 == 0 else window
 
     def sees(self, queries, keys):

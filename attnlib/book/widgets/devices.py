@@ -10,6 +10,8 @@ import traitlets
 
 from attnlib.book.widgets.base import Widget, one_of, table
 from attnlib.checks import check_size
+from attnlib.costs import Geometry
+from attnlib.labs.devices import sent_bytes
 from attnlib.layers import LayerKind
 
 HEADS, SEQUENCES, POSITIONS = 8, 4, 8  # query heads; of the example's cache
@@ -268,13 +270,12 @@ def shared(variant: str, ranks: int, split: str) -> Shared:
         found.append(Rank(queries, *held, n_bytes, next(same, rank)))
     stored = Counter(entry for rank in found for entry in product(*rank[1:4]))
     [copies] = set(stored.values())  # the same for all entries
-    part = HEADS * (HEAD_DIM + 1)
-    sent = {
-        "heads": 2 * (ranks - 1) * D_MODEL // ranks,
-        "sequences": 0,
-        "context": (ranks - 1) * part,
-    }
-    return Shared(tuple(found), len(stored) * entry_bytes, copies, sent[split])
+    sizes = Geometry(1, HEADS, HEADS, HEAD_DIM, d_model=D_MODEL)
+    name = "positions" if split == "context" else split
+    sent = 0  # by sequences, unless what follows attention wants the outputs gathered
+    if split != "sequences":  # at one byte per number, bytes are numbers
+        sent = sent_bytes(sizes, devices=ranks, split=name, dtype="int8")
+    return Shared(tuple(found), len(stored) * entry_bytes, copies, sent)
 
 
 def in_words(case: Shared) -> str:

@@ -16,10 +16,11 @@ function render({ model, el }) {
     const who = h("span", {}, h("b", {}, name), ` ${title}`);
     return { name, bytes, window, size, fill, mark, node: h("li", {}, who, size, track) };
   });
+  const short = rows.filter(({ window }) => window).map(({ name, window }) => ` ${name} keeps the last ${withCommas(window)} tokens only.`);
   body.append(
     answer,
     h("ul", {}, ...rows.map(({ node }) => node)),
-    h("p", { class: "note" }, `Layers and heads of ${data.name}; two bytes per number. The bars are to scale; the dashed line is ${data.memory_text}.`),
+    h("p", { class: "note" }, `Layers and heads of ${data.name}; two bytes per number. The bars are to scale; the dashed line is ${data.memory_text}.${short.join("")}`),
   );
 
   const gib = (bytes) => {
@@ -37,7 +38,7 @@ function render({ model, el }) {
       fill.style.width = `${(100 * caches[i]) / full}%`;
       mark.style.left = `${(100 * data.memory) / full}%`;
     });
-    const whole = caches.filter((_, i) => !data.variants[i].window); // those that keep every token
+    const whole = caches.filter((_, i) => !rows[i].window); // those that keep every token
     const [largest, smallest] = [Math.max(...whole), Math.min(...whole)];
     const at = (value) => rows[caches.indexOf(value)].name;
     const text = `After ${tokens(context)}, one user’s cache takes ${gib(largest)} with ${at(largest)} and ${gib(smallest)} with ${at(smallest)}.`;
