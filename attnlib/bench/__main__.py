@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,6 +24,7 @@ from attnlib.bench.measure import Row, geometries, measure_decode, measure_prefi
 from attnlib.bench.report import report, summary
 from attnlib.bench.stored import save_json
 from attnlib.costs import check_pattern, with_windows
+from attnlib.variants import VARIANTS
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -50,6 +52,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--steps", type=size, default=15, help="rounds; medians count")
     add("--quick", action="store_true", help="small layers, short contexts and rough rates")
     add("--threads", type=sizes, help="of the CPU, such as 1,2; one and all if not given")
+    add("--variants", type=variants, default=[*VARIANTS], help="such as MHA,GQA; default: all")
     add("--pattern", help="layers to run as well, S with a window and F without: SSSF")
     add("--window", type=size, default=1024, help="tokens that a window has; default: 1024")
     add("--no-compare", action="store_true", help="leave transformers out")
@@ -67,6 +70,25 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         if given.json:
             prepare_file(given.json)
     return given
+
+
+def variants(text: str) -> list[str]:
+    """Read names of variants with commas between them.
+
+    Args:
+        text: such as "MHA,GQA".
+
+    Returns:
+        The names.
+
+    Raises:
+        argparse.ArgumentTypeError: if there is no such variant.
+    """
+    for name in text.split(","):
+        if name not in VARIANTS:
+            known = ", ".join(VARIANTS)
+            raise argparse.ArgumentTypeError(f"must be among {known}, got {name!r}")
+    return text.split(",")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -88,12 +110,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     given = parse(arguments)
     dtype, device = DTYPES[given.dtype], given.device
-    layers = geometries(window=given.window)
+    every = geometries(window=given.window)
     if given.quick:
         small = {"kv_lora_rank": 64, "qk_rope_head_dim": 16}
-        layers = geometries(256, 4, 2, **small, window=given.window)
+        every = geometries(256, 4, 2, **small, window=given.window)
+    layers = {name: every[name] for name in given.variants}
     if given.pattern:
-        full = replace(layers["GQA"], n_layers=len(given.pattern))
+        full = replace(every["GQA"], n_layers=len(given.pattern))
         layers[given.pattern] = with_windows(full, given.pattern, given.window)
     compare = not given.no_compare and find_spec("transformers") is not None
     origin = provenance(device, dtype)
@@ -136,5 +159,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         progress(f"wrote {given.json}")
 
 
+def let_waiting_threads_sleep() -> None:
+    """Start the program again, with threads that sleep while they wait for each other.
+
+    By default they spin, and on a busy machine a spinning thread keeps the processor from the
+    one that it waits for. OpenMP reads the setting when torch is loaded, which is before this.
+    """
+    if os.name == "posix" and "OMP_WAIT_POLICY" not in os.environ:
+        os.environ["OMP_WAIT_POLICY"] = "passive"
+        os.execv(sys.executable, sys.orig_argv)
+
+
 if __name__ == "__main__":
+    let_waiting_threads_sleep()
     main()

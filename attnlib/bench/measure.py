@@ -61,8 +61,7 @@ class Row:
         bytes_per_second: rate of reading, median over the same rounds or as given.
         flops_per_second: rate of multiplying, the same.
         rate_spread: third quartile over first of the rate that varied more.
-        interrupted: share of the timed calls in which the calling thread had no processor for
-            more than a tenth of the time.
+        interrupted: share of the timed calls in which another program took a processor.
         threads: of the CPU.
         backend: of ``scaled_dot_product_attention``, as the profiler saw it run.
         peak_bytes: most that the call held at once beyond what was there before.

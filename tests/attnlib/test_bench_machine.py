@@ -8,6 +8,7 @@ import torch
 
 from attnlib import bench
 from attnlib.bench.__main__ import DTYPES
+from attnlib.bench.machine import Timing, timing, using_threads
 from attnlib.costs import kv_cache_bytes
 
 SMALL = bench.geometries(24, 6, 3, kv_lora_rank=10, qk_rope_head_dim=4)
@@ -101,6 +102,31 @@ def test_provenance_names_no_machine():
 
 
 @pytest.mark.cuda
+@pytest.mark.parametrize(
+    ("call", "interrupted"),
+    [
+        (Timing(1.0), False),  # a GPU's
+        (Timing(1.0, 0.95), False),
+        (Timing(1.0, 0.80), True),
+        (Timing(1e-4, 2e-5), False),  # too short to tell
+        (Timing(1.0, 0.50, 45), False),  # waited for the other threads, not for a program
+        (Timing(1.0, 0.99, 250), True),
+        (Timing(0.004, 0.004, 1), False),
+        (Timing(0.004, 0.004, 6), True),
+    ],
+)
+def test_what_counts_as_interrupted(call, interrupted):
+    """Catches threads that wait for each other, taken for another program."""
+    assert call.is_interrupted == interrupted
+
+
+def test_several_threads_are_judged_by_lost_processors():
+    with using_threads(1):
+        assert timing(lambda: None, "cpu").preempted is None
+    with using_threads(2):
+        assert timing(lambda: None, "cpu").preempted is not None
+
+
 @NEEDS_CUDA
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["f32", "bf16"])
 def test_a_gpu_is_measured(dtype):

@@ -2,6 +2,8 @@
 
 import importlib
 import json
+import os
+import sys
 
 import pytest
 import torch
@@ -108,6 +110,7 @@ def test_what_failed_is_told_and_stored(tmp_path, capsys, monkeypatch):
         (["--device", "abacus"], "invalid choice: 'abacus'"),
         (["--json", "{folder}"], "json must be a file, got the folder"),
         (["--json", "{folder}/file/below.json"], "json must be a file that can be written"),
+        (["--variants", "MHA,XYZ"], "argument --variants: must be among MHA, "),
         (["--pattern", "SXF"], "pattern must be letters S and F, such as SSSF, got 'SXF'"),
     ],
     ids=str,
@@ -137,12 +140,27 @@ def test_a_gpu_that_is_not_there_is_named(capsys):
 
 
 def test_a_pattern_is_measured_as_one_more_row(tmp_path, monkeypatch):
-    """Catches a pattern whose layers, window or name do not reach the run."""
+    """Catches a pattern or a choice of variants that does not reach the run."""
     monkeypatch.setattr(command, "machine_rates", lambda **options: RATES)
     file = tmp_path / "run.json"
     command.main(["--quick", "--tokens", "9", "--prefill", "4", "--steps", "1", "--no-compare",
-                  "--pattern", "SSF", "--window", "5", "--json", str(file)])  # fmt: skip
+                  "--variants", "MQA,MHA", "--pattern", "SSF", "--window", "5",
+                  "--json", str(file)])  # fmt: skip
     run = parse_run(file.read_text())
-    assert [row.variant for row in run.select("decode")] == [*VARIANTS, "SSF"]
+    assert [row.variant for row in run.select("decode")] == ["MQA", "MHA", "SSF"]
     stack = Geometry(**json.loads(file.read_text())["geometries"]["SSF"])
     assert (stack.n_layers, stack.n_window_layers, stack.window) == (3, 2, 5)
+
+
+def test_the_program_begins_again_with_threads_that_sleep(monkeypatch):
+    """Catches threads that keep the processor from the one that they wait for."""
+    started = []
+    monkeypatch.setattr(command.os, "name", "posix")
+    monkeypatch.setattr(command.os, "execv", lambda *call: started.append(call))
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")  # so that it is restored afterwards
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    command.let_waiting_threads_sleep()
+    assert started == [(sys.executable, sys.orig_argv)]
+    assert os.environ["OMP_WAIT_POLICY"] == "passive"
+    command.let_waiting_threads_sleep()  # as it runs in the program that was started
+    assert len(started) == 1

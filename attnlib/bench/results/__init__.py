@@ -89,6 +89,9 @@ class BenchRun(NamedTuple):
             "read, GB/s": " and ".join(reads),
             "multiply, GFLOP/s": " and ".join(multiplies),
         }
+        if origin.get("omp_wait_policy") is not None:
+            sleep = str(origin["omp_wait_policy"]).lower() == "passive"
+            facts["waiting threads"] = "sleep" if sleep else "spin"
         if origin.get("load") is not None:
             facts["other load"] = f"{origin['load']:.2f} programs at the start"
         return aligned(facts)
