@@ -21,6 +21,7 @@ from attnlib.book.plots.basics import (
 from attnlib.book.plots.caches import decode_reads, growing_cache
 from attnlib.book.plots.choices import serving, two_prices
 from attnlib.book.plots.conversion import cloud, healing, loss_by_cache, moves
+from attnlib.book.plots.devices import split_times
 from attnlib.book.plots.heads import (
     by_head,
     reach_tables,
@@ -101,6 +102,7 @@ __all__ = [
     "soft_lookup",
     "softmax_gradients",
     "split_and_merge",
+    "split_times",
     "step_times",
     "styled",
     "temperatures",
