@@ -136,7 +136,8 @@ def plan(device: str, out: Path, scratch: Path) -> list[Part]:
 def bench(file: Path, share: float, needs_gib: float, *options: str) -> Part:
     """Return a run of the benchmark that writes a file."""
     command = ["-m", "attnlib.bench", *options, "--json", str(file)]
-    return Part(file.stem, command, share, ["torch"], needs_gib, file=file)
+    env = {"OMP_WAIT_POLICY": "passive"}  # else the benchmark starts again to set it
+    return Part(file.stem, command, share, ["torch"], needs_gib, file=file, env=env)
 
 
 def quality(device: str, file: Path) -> Part:

@@ -59,6 +59,8 @@ PROMPT, STEPS = 11, 3  # tokens of the prefill, and decode steps after it
 TOLERANCE = 1e-6  # of one device's output, float32
 PATIENCE = 30  # seconds that a rank waits for the others
 ENGINE = (sys.executable, "-m", "torch.distributed.run", "--standalone")  # takes a free port
+#: Ranks are copies of the launcher, which has imported torch: that takes a rank seconds.
+AS_COPIES = ("--run-path", "--start-method", "fork" if sys.platform == "linux" else "spawn")
 
 
 class Group:
@@ -867,18 +869,18 @@ def run_on(
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "report.json")
         options = ["--split", *splits, "--layers", *layers, "--batch-size", str(batch_size)]
-        launch(["-m", __spec__.name, *options, "--json", str(path)], ranks, timeout=timeout)
+        launch([__file__, *options, "--json", str(path)], ranks, timeout=timeout)
         report: DeviceReport = from_json(DeviceReport, json.loads(path.read_text("utf-8")))
     return report
 
 
 def launch(command: Sequence[str], ranks: int, *, timeout: float = 120.0) -> None:
-    """Run a Python program in several processes, which find each other by torch's launcher.
+    """Run a Python file in several processes, which find each other by torch's launcher.
 
     The launcher ends all of them as soon as one fails.
 
     Args:
-        command: what comes after ``python -m torch.distributed.run`` and its options.
+        command: the file, and its arguments.
         ranks: processes.
         timeout: seconds after which all of them are ended.
 
@@ -890,7 +892,7 @@ def launch(command: Sequence[str], ranks: int, *, timeout: float = 120.0) -> Non
     with tempfile.TemporaryDirectory() as logs:
         options = ["--nproc-per-node", str(ranks), "--log-dir", logs, "--redirects", "3"]
         process = subprocess.Popen(
-            [*ENGINE, *options, *command],
+            [*ENGINE, *AS_COPIES, *options, *command],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
@@ -927,7 +929,7 @@ def stop(process: Any, patience: float = 10.0) -> None:
 
 
 def last_words(logs: str, lines: int = 3) -> str:
-    """Return the last lines that each rank wrote about its errors.
+    """Return the last lines that each rank wrote about its errors, and what it raised.
 
     Args:
         logs: folder of the launcher's logs.
@@ -938,8 +940,10 @@ def last_words(logs: str, lines: int = 3) -> str:
     """
     said = []
     for path in sorted(Path(logs).rglob("stderr.log"), key=lambda path: path.parent.name):
-        text = path.read_text("utf-8", errors="replace").strip().splitlines()
-        said += [f"rank {path.parent.name}: {line.strip()}" for line in text[-lines:]]
+        text = path.read_text("utf-8", errors="replace").strip().splitlines()[-lines:]
+        if (raised := path.with_name("error.json")).exists():  # an exception that none caught
+            text.append(json.loads(raised.read_text("utf-8"))["message"]["message"])
+        said += [f"rank {path.parent.name}: {line.strip()}" for line in text]
     return "\n".join(said)
 
 

@@ -101,7 +101,6 @@ def test_provenance_names_no_machine():
         assert not private or private not in text, private
 
 
-@pytest.mark.cuda
 @pytest.mark.parametrize(
     ("call", "interrupted"),
     [
@@ -127,6 +126,7 @@ def test_several_threads_are_judged_by_lost_processors():
         assert timing(lambda: None, "cpu").preempted is not None
 
 
+@pytest.mark.cuda
 @NEEDS_CUDA
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["f32", "bf16"])
 def test_a_gpu_is_measured(dtype):

@@ -56,6 +56,16 @@ def test_the_first_failure_ends_all(tmp_path, capfd):
     assert "steps: 0 passed, 1 failed" in capfd.readouterr().out
 
 
+def test_a_step_without_a_network_reaches_none():
+    """Catches a linter that asks the network, and one that would not notice."""
+    code = (
+        "import urllib.request\n"
+        "try: urllib.request.urlopen('http://example.org', timeout=20)\n"
+        "except OSError as error: raise SystemExit('refused' not in str(error))"
+    )
+    assert run([step("a", code, is_offline=True)]) == 0
+
+
 def test_folders_that_follow_each_other_are_run_as_one():
     """Catches a folder that is run twice or never, and one that overtakes another step."""
     a, b, c = (folder(name, f"of {name}", "one file") for name in "abc")

@@ -25,6 +25,7 @@ DATA = re.compile(r'<script type="application/json">(.*?)</script>', re.DOTALL)
 # Puts a widget again where the old one is. A script that is parsed this way does not run by
 # itself, but a copy of it does: it has the same text, so the page's policy lets it.
 MOUNT = """(old, html) => {
+  history.replaceState(null, "", location.pathname); // what the old one wrote is not read
   document.activeElement?.blur();
   getSelection().removeAllRanges();
   const parsed = document.createElement("template");

@@ -370,10 +370,10 @@ SET = """(root, { block_size, query, read, order, view }) => {
 
 @EVERY_PLACE
 def test_many_states(show, place, disk):
-    """Compares a hundred states with the truth, each reached from another one."""
+    """Compares fifty states with the truth, each reached from another one."""
     widget, data, _ = begin(show, place, disk)
     chance = random.Random(7)
-    for _ in range(100):
+    for _ in range(50):
         size = chance.choice(SIZES)
         state = {
             "block_size": size,
