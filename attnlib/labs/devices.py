@@ -59,7 +59,7 @@ PROMPT, STEPS = 11, 3  # tokens of the prefill, and decode steps after it
 TOLERANCE = 1e-6  # of one device's output, float32
 PATIENCE = 30  # seconds that a rank waits for the others
 ENGINE = (sys.executable, "-m", "torch.distributed.run", "--standalone")  # takes a free port
-#: Ranks are copies of the launcher, which has imported torch: that takes a rank seconds.
+# Ranks are copies of the launcher, which has imported torch; a rank needs seconds for that.
 AS_COPIES = ("--run-path", "--start-method", "fork" if sys.platform == "linux" else "spawn")
 
 
