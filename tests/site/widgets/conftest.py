@@ -97,7 +97,7 @@ def readers(chromium) -> Iterator[Callable]:
 
 @pytest.fixture(params=["http", "disk"])
 def home(request, address, disk) -> str:
-    """The address of the book, served and on disk, for what can depend on it."""
+    """The address of the book, served and on disk, for code that all widgets share."""
     return {"http": address, "disk": disk}[request.param]
 
 

@@ -269,8 +269,8 @@ def test_every_case(show, place, disk):
 
 
 @EVERY_PLACE
-def test_the_address_keeps_what_was_chosen(show, place, home):
-    widget, state = begin(show, place, home, is_loaded_anew=True)
+def test_the_address_keeps_what_was_chosen(show, place, address):
+    widget, state = begin(show, place, address, is_loaded_anew=True)
     page = widget.page
     assert urlsplit(page.url).query == ""  # a page that was only opened keeps its address
     for name, value in (("variant", "latent"), ("ranks", 4), ("split", "context"), ("rank", 3)):

@@ -581,8 +581,8 @@ def test_without_scripts_there_is_the_table(chromium, place, disk):
 
 
 @EVERY_PLACE
-def test_the_address_keeps_what_was_chosen(show, place, home):
-    widget, first = begin(show, place, home, is_loaded_anew=True)
+def test_the_address_keeps_what_was_chosen(show, place, address):
+    widget, first = begin(show, place, address, is_loaded_anew=True)
     page = widget.page
     assert urlsplit(page.url).query == ""  # a page that was only opened keeps its address
     widget.get_by_label("model B").select_option("DeepSeek-V3 / R1")

@@ -379,8 +379,8 @@ def test_many_states(show, place, disk):
 
 
 @EVERY_PLACE
-def test_the_address_keeps_what_was_chosen(show, place, home):
-    widget, T, state = begin(show, place, home, is_loaded_anew=True)
+def test_the_address_keeps_what_was_chosen(show, place, address):
+    widget, T, state = begin(show, place, address, is_loaded_anew=True)
     page = widget.page
     assert urlsplit(page.url).query == ""  # a page that was only opened keeps its address
     state = choose(widget, state, "first", 1, "mouse")
