@@ -395,6 +395,23 @@ def format_of(dtype: object, part: str) -> Format:
     return LAYOUTS[dtype][part]
 
 
+def check_split(split: str) -> str:
+    """Check the name of a split.
+
+    Args:
+        split: what came.
+
+    Returns:
+        ``split``, unchanged.
+
+    Raises:
+        ValueError: if it is unknown.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
+    return split
+
+
 def cache_size(
     model: Geometry | HasLayers | Sequence[LayerKind],
     tokens: int,
@@ -431,8 +448,7 @@ def cache_size(
     kinds = layers_of(model)
     tokens, batch_size = check_size("tokens", tokens), check_size("batch_size", batch_size)
     page, devices = check_size("page", page), check_size("devices", devices)
-    if split not in SPLITS:
-        raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
+    check_split(split)
     once = fullest = 0  # bits
     for kind in kinds:
         for part in kind.parts if windows else kind.parts_billed_full:

@@ -37,7 +37,7 @@ from attnlib.checks import check_kv_heads, check_size
 from attnlib.contract import Cache
 from attnlib.core import merge_heads, rotate_new, split_heads
 from attnlib.costs import Geometry, HasGeometry, bits_of, decode_flops, geometry_of
-from attnlib.layers import SPLITS
+from attnlib.layers import SPLITS, check_split
 from attnlib.masks import causal_mask
 from attnlib.rope import Rope
 from attnlib.variants.gqa import GroupedQueryAttention
@@ -869,18 +869,18 @@ def run_on(
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "report.json")
         options = ["--split", *splits, "--layers", *layers, "--batch-size", str(batch_size)]
-        launch([__file__, *options, "--json", str(path)], ranks, timeout=timeout)
+        launch([*AS_COPIES, __file__, *options, "--json", str(path)], ranks, timeout=timeout)
         report: DeviceReport = from_json(DeviceReport, json.loads(path.read_text("utf-8")))
     return report
 
 
 def launch(command: Sequence[str], ranks: int, *, timeout: float = 120.0) -> None:
-    """Run a Python file in several processes, which find each other by torch's launcher.
+    """Run a Python program in several processes, which find each other by torch's launcher.
 
     The launcher ends all of them as soon as one fails.
 
     Args:
-        command: the file, and its arguments.
+        command: what comes after ``python -m torch.distributed.run`` and its options.
         ranks: processes.
         timeout: seconds after which all of them are ended.
 
@@ -892,7 +892,7 @@ def launch(command: Sequence[str], ranks: int, *, timeout: float = 120.0) -> Non
     with tempfile.TemporaryDirectory() as logs:
         options = ["--nproc-per-node", str(ranks), "--log-dir", logs, "--redirects", "3"]
         process = subprocess.Popen(
-            [*ENGINE, *AS_COPIES, *options, *command],
+            [*ENGINE, *options, *command],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
@@ -973,23 +973,6 @@ def check_plan(
     if "sequences" in splits:
         sequences_held(batch_size, ranks)
     check_size("batch_size", batch_size)
-
-
-def check_split(split: str) -> str:
-    """Check the name of a split.
-
-    Args:
-        split: what came.
-
-    Returns:
-        ``split``, unchanged.
-
-    Raises:
-        ValueError: if it is unknown.
-    """
-    if split not in SPLITS:
-        raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
-    return split
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

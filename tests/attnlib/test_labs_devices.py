@@ -30,9 +30,17 @@ B, T, H, D, D_MODEL = 2, 7, 12, 4, 22  # of what runs in this process
 DYING = """
     import os, sys, time
     if os.environ["RANK"] == "1":
-        raise RuntimeError("has had enough")
+        sys.exit("rank one has had enough")
     with open(sys.argv[1], "w") as file:
         file.write(str(os.getpid()))
+    time.sleep(600)
+"""
+
+
+RAISING = """
+    import os, time
+    if os.environ["RANK"] == "1":
+        raise ValueError("no head is left")
     time.sleep(600)
 """
 
@@ -43,10 +51,12 @@ def launches(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
     script, pid = folder / "dying.py", folder / "pid"
     script.write_text(textwrap.dedent(DYING))
+    (raising := folder / "raising.py").write_text(textwrap.dedent(RAISING))
     with ThreadPoolExecutor() as pool:
         four, two = pool.submit(devices.run_on, 4), pool.submit(devices.run_on, 2)
         dying = pool.submit(devices.launch, [str(script), str(pid)], 2)
-        yield {4: four, 2: two, "dying": dying, "pid": pid}
+        copied = pool.submit(devices.launch, [*devices.AS_COPIES, str(raising)], 2)
+        yield {4: four, 2: two, "dying": dying, "pid": pid, "raising": copied}
 
 
 @pytest.fixture(params=[2, 4])
@@ -112,11 +122,17 @@ def test_a_table_has_a_line_for_each_share(report):
 
 def test_a_rank_that_fails_ends_all(launches):
     """Catches a run that waits for a rank that is gone, and a rank that is left behind."""
-    with pytest.raises(RuntimeError, match="rank 1: RuntimeError: has had enough"):
+    with pytest.raises(RuntimeError, match="rank 1: rank one has had enough"):
         launches["dying"].result(timeout=120)
     if launches["pid"].exists():  # the other one would have slept for minutes
         with pytest.raises(ProcessLookupError):
             os.kill(int(launches["pid"].read_text()), 0)
+
+
+def test_what_a_copy_of_the_launcher_raises_is_told(launches):
+    """Catches an exception that the launcher keeps in a file of its own."""
+    with pytest.raises(RuntimeError, match="rank 1: ValueError: no head is left"):
+        launches["raising"].result(timeout=120)
 
 
 def test_time_that_is_up_ends_the_launcher(tmp_path, monkeypatch):

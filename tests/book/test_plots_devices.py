@@ -16,5 +16,5 @@ def test_lines_are_reading_and_reading_with_the_link():
 
 
 def test_a_split_that_is_not_there_is_named():
-    with pytest.raises(ValueError, match=r"splits must be among heads, .*got \{'layers'\}"):
+    with pytest.raises(ValueError, match=r"split must be one of heads, .*got 'layers'"):
         plots.split_times({"A": {"layers": {1: (1.0, 0.0)}}})

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullLocator
 
 from attnlib.book.appearance import appearance_of
-from attnlib.book.plots.style import styled, tint
+from attnlib.book.plots.style import plain_log_axes, styled, tint
 
 
 @styled
@@ -67,14 +66,9 @@ def serving(speeds: Mapping[str, Mapping[int, float]]) -> Figure:
         speed = [curve[n] for n in users]
         ax.plot(users, speed, color=look.color, marker=look.marker, markersize=5, label=name)
         ax.plot(users[-1:], speed[-1:], "o", color=look.color, markersize=13, mfc="none")
-    ax.set(xscale="log", yscale="log", xlabel="users at once",
-           ylabel="tokens per second per user")  # fmt: skip
-    for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_locator(LogLocator(base=2))
-        axis.set_major_formatter(lambda value, _: f"{value:,g}")
-        axis.set_minor_locator(NullLocator())
+    plain_log_axes(ax)
+    ax.set(xlabel="users at once", ylabel="tokens per second per user")
     values = [speed for curve in speeds.values() for speed in curve.values()]
     ax.set_ylim(min(values) / 1.4, max(values) * 1.4)
-    ax.grid(True)
     fig.legend(loc="outside upper center", ncols=len(speeds))
     return fig

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, NullLocator
+from matplotlib.ticker import LogLocator
 
-from attnlib.book.plots.style import INK, ROLES, styled
+from attnlib.book.plots.style import INK, ROLES, plain_log_axes, styled
+from attnlib.layers import check_split
 
 #: How each split looks; colours of the book, and marks for those who do not see them.
 LOOKS = {
@@ -38,8 +39,8 @@ def split_times(
         ValueError: if a split is unknown.
     """
     for splits in models.values():
-        if unknown := set(splits) - set(LOOKS):
-            raise ValueError(f"splits must be among {', '.join(LOOKS)}, got {unknown}")
+        for split in splits:
+            check_split(split)
     fig, axes = plt.subplots(
         1, len(models), figsize=(3.1 * len(models) + 0.3, 3.5), sharey=True, squeeze=False
     )
@@ -50,13 +51,10 @@ def split_times(
             reads = [times[n][0] for n in devices]
             ax.plot(devices, reads, color=color, linewidth=1, linestyle="--")
             ax.plot(devices, [sum(times[n]) for n in devices], color=color, marker=marker)
-        ax.set(xscale="log", yscale="log", title=title, xlabel="devices")
-        ax.xaxis.set_major_locator(LogLocator(base=2, numticks=99))
+        plain_log_axes(ax)
+        ax.xaxis.set_major_locator(LogLocator(base=2, numticks=99))  # each number of devices
         ax.yaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
-        for axis in (ax.xaxis, ax.yaxis):
-            axis.set_major_formatter(lambda value, _: f"{value:,g}")
-            axis.set_minor_locator(NullLocator())
-        ax.grid(True)
+        ax.set(title=title, xlabel="devices")
     axes[0, 0].set_ylabel("decode step, ms")
     marks = [
         Line2D([], [], color=color, marker=marker, label=f"by {split}")

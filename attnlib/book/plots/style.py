@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, Rectangle
+from matplotlib.ticker import LogLocator, NullLocator
 
 P = ParamSpec("P")
 
@@ -144,3 +145,17 @@ def blank(ax: Axes, width: float, height: float) -> None:
     """
     ax.set(xlim=(0, width), ylim=(0, height), aspect="equal")
     ax.axis("off")
+
+
+def plain_log_axes(ax: Axes) -> None:
+    """Make both axes logarithmic, with plain numbers at powers of two and a grid.
+
+    Args:
+        ax: the axes.
+    """
+    ax.set(xscale="log", yscale="log")
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(LogLocator(base=2))
+        axis.set_major_formatter(lambda value, _: f"{value:,g}")
+        axis.set_minor_locator(NullLocator())
+    ax.grid(True)
